@@ -1,0 +1,79 @@
+"""What every attack promises, kept in one place; the papers' files keep the loops."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+from patchmi.runs import NO_CHECKPOINT, Checkpoint, seeded
+from patchmi.target import WhiteBox
+from patchmi.types import Images, Reconstructions
+
+Progress = Callable[[Iterable[int], str], Iterable[int]]
+"""Wraps the step numbers of a loop with a description, to show how far it is."""
+
+
+def silent(steps: Iterable[int], description: str) -> Iterable[int]:
+    """The progress that shows nothing."""
+    del description
+    return steps
+
+
+@dataclass(frozen=True)
+class AbstractAttack(ABC):
+    """An attack: its hyper-parameters are its fields, what it works on comes in the call."""
+
+    @final
+    def __call__(
+        self,
+        door: WhiteBox,
+        public: Images,
+        *,
+        count_per_class: int = 200,
+        seed: int = 0,
+        checkpoint: Checkpoint = NO_CHECKPOINT,
+        progress: Progress = silent,
+    ) -> Reconstructions:
+        """Reconstruct every class of the target behind `door`.
+
+        Args:
+            door: Access to the target.
+            public: What the attacker has: images in [0, 1] of the target's shape.
+            count_per_class: Reconstructions of each class.
+            seed: Same seed, machine and thread count: same bytes.
+            checkpoint: Where the attack keeps its state, and from where it goes on.
+            progress: How to show how far it is.
+
+        Returns:
+            Reconstructions in [0, 1], ordered by class.
+
+        Raises:
+            ValueError: If the public images do not fit the target.
+        """
+        if public.shape[1:] != door.image_shape:
+            raise ValueError(
+                f"public images are {tuple(public.shape[1:])}, the target takes {door.image_shape}: resize them"
+            )
+        if len(public) < 2 or not torch.isfinite(public).all() or public.min() < 0 or public.max() > 1:
+            raise ValueError("public images: at least 2, finite, in [0, 1]; divide 8-bit images by 255")
+        with seeded(seed):
+            result = self._reconstruct(
+                door, public, count_per_class=count_per_class, seed=seed, checkpoint=checkpoint, progress=progress
+            )
+        images = result.images.detach().float().clamp(0, 1).cpu().contiguous()
+        return Reconstructions(images, result.labels.cpu(), result.seeds.cpu(), result.snapshots, result.notes)
+
+    @abstractmethod
+    def _reconstruct(
+        self,
+        door: WhiteBox,
+        public: Images,
+        *,
+        count_per_class: int,
+        seed: int,
+        checkpoint: Checkpoint,
+        progress: Progress,
+    ) -> Reconstructions:
+        """The paper's algorithm."""

@@ -1,0 +1,344 @@
+"""Patch-MI: assemble the classes of a classifier from patches of unrelated images.
+
+J. Jang, H. Lyu, C. Yang, "Patch-MI: Enhancing Model Inversion Attacks via Patch-Based Reconstruction",
+arXiv 2312.07040. A generator q is trained, with no pre-trained GAN, to minimise
+
+    JS(q ‖ p_patch) - λ·E_{x~q}[log T(y | v(x))],
+
+where patch discriminators realise the first term on public images and the frozen target T gives the second
+on random views v(x).
+
+Differs from the paper: public batches are drawn with replacement, so an epoch is a number of steps; the
+target's weights get no gradients. The recipe `default` goes further: one conditional generator for all
+classes, two patch discriminators that see coordinates, batch-norm matching and mode seeking.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from patchmi import losses, machine
+from patchmi.attacks.base import AbstractAttack, Progress
+from patchmi.attacks.patch_mi_recipes import RECIPES, PatchScale, Recipe, RecipeName
+from patchmi.networks import CodeClassifier, CodeGenerator, ConditionalGenerator, PatchDiscriminator
+from patchmi.runs import Checkpoint, random_state, restore_random_state
+from patchmi.target import Queries, WhiteBox
+from patchmi.types import Bytes, Images, Labels, Latents, Logits, Reconstructions, Snapshot
+from patchmi.views import IDENTITY
+
+SNAPSHOT_SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+"""Shares of the steps after which a snapshot is kept."""
+SNAPSHOT_COUNT = 20
+"""Images of each class in a snapshot."""
+
+
+@dataclass(frozen=True)
+class PatchMI(AbstractAttack):
+    """The attack by one of its recipes, and what an experiment changes in it.
+
+    Args:
+        recipe: `default`, a published recipe's name, or a `Recipe` of your own.
+        step_count: Steps of each generator, instead of the recipe's.
+        n_codes: Values of the InfoGAN code, instead of the recipe's; above 1 a network Q learns to read it.
+        reduction: `mean_logit` or `per_patch`, instead of the recipe's.
+        patches: Off: an ordinary discriminator that judges whole images.
+        views: Off: the target sees the images as they are.
+        coordinates: Off: the patch discriminators do not know where a patch stands.
+        batch_norm: Off: no batch-norm matching.
+        diversity: Off: no mode seeking.
+        uses_target: Off: the prior alone, an audit's control: what the generator draws without the target.
+        precision: Number format of the networks.
+    """
+
+    recipe: RecipeName | Recipe = "default"
+    step_count: int | None = None
+    n_codes: int | None = None
+    reduction: losses.PatchReduction | None = None
+    patches: bool = True
+    views: bool = True
+    coordinates: bool = True
+    batch_norm: bool = True
+    diversity: bool = True
+    uses_target: bool = True
+    precision: machine.Precision = "auto"
+
+    def settings(self, image_size: int) -> Recipe:
+        """The recipe with this attack's changes, for images of `image_size` pixels a side."""
+        recipe = RECIPES[self.recipe] if isinstance(self.recipe, str) else self.recipe
+        scales = recipe.scales
+        if not self.patches:
+            scales = (PatchScale(image_size, image_size, padding=0, width=1024, normalises=False),)
+        if not self.coordinates:
+            scales = tuple(replace(scale, sees_coordinates=False) for scale in scales)
+        return replace(
+            recipe,
+            scales=scales,
+            views=recipe.views if self.views else lambda _: IDENTITY,
+            step_count=self.step_count or recipe.step_count,
+            code_count=self.n_codes or recipe.code_count,
+            reduction=self.reduction or recipe.reduction,
+            attack_weight=recipe.attack_weight * self.uses_target,
+            batch_norm_weight=recipe.batch_norm_weight * self.batch_norm * self.uses_target,
+            diversity_weight=recipe.diversity_weight * self.diversity,
+        )
+
+    def _reconstruct(
+        self,
+        door: WhiteBox,
+        public: Images,
+        *,
+        count_per_class: int,
+        seed: int,
+        checkpoint: Checkpoint,
+        progress: Progress,
+    ) -> Reconstructions:
+        recipe = self.settings(door.image_shape[1])
+        notes = ()
+        if recipe.batch_norm_weight > 0 and not door.has_batch_norm:
+            recipe = replace(recipe, batch_norm_weight=0.0)
+            notes = ("The target has no batch norm: the attack ran without batch-norm matching.",)
+        every_class = list(range(door.class_count))
+        groups = [every_class] if recipe.is_conditional else [[label] for label in every_class]
+        state = checkpoint.load() or {"group": 0, "answers": []}
+        answers: list[dict[str, Any]] = state["answers"]
+        with checkpoint.guard():
+            for group in range(state["group"], len(groups)):
+                torch.manual_seed(seed * 1_000_003 + groups[group][0])
+                game = _Game(recipe, door, groups[group])
+                if "game" in state:
+                    game.restore(state.pop("game"))
+                    restore_random_state(state["random"])
+                _play(
+                    game,
+                    public.to(machine.device()),
+                    precision=self.precision,
+                    steps=progress(range(game.step, game.step_count(len(public))), _describe(groups, group, seed)),
+                    after_step=lambda game=game, group=group: checkpoint.save_if_due(
+                        lambda: {"group": group, "answers": answers, "game": game.state(), "random": random_state()}
+                    ),
+                    step_count=game.step_count(len(public)),
+                )
+                answers.append(game.answer(count_per_class))
+        images = torch.cat([answer["images"] for answer in answers]).float() / 255
+        labels = torch.cat([answer["labels"] for answer in answers])
+        return Reconstructions(images, labels, torch.full_like(labels, seed), _merge_snapshots(answers), notes)
+
+
+def _describe(groups: list[list[int]], group: int, seed: int) -> str:
+    which = "" if len(groups) == 1 else f", class {group + 1} of {len(groups)}"
+    return f"Patch-MI, seed {seed}{which}"
+
+
+def _play(
+    game: "_Game",
+    public: Images,
+    *,
+    steps: Iterable[int],
+    step_count: int,
+    after_step: Callable[[], None],
+    precision: machine.Precision,
+) -> None:
+    """Algorithm 1: discriminators and generator take turns; the target, frozen, has a word in every step."""
+    recipe, door = game.recipe, game.door
+    snapshot_steps = {round(share * step_count) for share in SNAPSHOT_SHARES}
+    began = time.perf_counter()
+    for step in steps:
+        if step in snapshot_steps:
+            game.keep_snapshot()
+        game.set_learning_rate(step / step_count)
+        with machine.mixed_precision(precision):
+            real = game.draw_public(public)
+            latents, labels, codes = game.draw_latents()
+            fake = game.generator(latents, labels if recipe.is_conditional else codes)
+
+            discriminators_loss = torch.stack(
+                [
+                    losses.discriminator_loss(
+                        real=judge(real), fake=judge(fake.detach()), smoothing=recipe.smoothing, reduction=recipe.reduction
+                    )
+                    for judge in game.discriminators
+                ]
+            ).mean()
+            _descend(game.discriminator_optimiser, discriminators_loss)
+
+            game.discriminators.requires_grad_(False)
+            loss = torch.stack(
+                [losses.generator_loss(judge(fake), reduction=recipe.reduction) for judge in game.discriminators]
+            ).mean()
+            views = game.views.draw((fake + 1) / 2)
+            if recipe.batch_norm_weight > 0:
+                logits, moments = door.logits_and_moments(views)
+                loss = loss + recipe.batch_norm_weight * losses.batch_norm_loss(moments)
+            elif recipe.attack_weight > 0:
+                logits = door.logits(views)
+            if recipe.attack_weight > 0:
+                logits = game.views.pool(logits)
+                loss = loss + recipe.attack_weight * losses.identity_loss(logits, _tile(labels, logits))
+            if recipe.code_count > 1:
+                code_logits = game.code_classifier(views * 2 - 1)
+                loss = loss + recipe.code_weight * losses.code_loss(code_logits, _tile(codes, code_logits))
+            if recipe.diversity_weight > 0:
+                first, second = fake.chunk(2)
+                loss = loss + recipe.diversity_weight * losses.mode_seeking_loss(
+                    first=first, second=second, pooling=recipe.diversity_pooling, cap=recipe.diversity_cap
+                )
+            _descend(game.generator_optimiser, loss)
+            game.discriminators.requires_grad_(True)
+        game.step = step + 1
+        now = time.perf_counter()
+        game.seconds += now - began
+        began = now
+        after_step()
+    game.keep_snapshot()
+
+
+def _descend(optimiser: torch.optim.Optimizer, loss: losses.Scalar) -> None:
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+
+
+def _tile(labels: Labels, logits: Logits) -> Labels:
+    """One label for each row of logits of several views of the same images."""
+    return labels.repeat(len(logits) // len(labels))
+
+
+class _Game:
+    """What the training of one generator is made of, and what must be kept to go on with it."""
+
+    def __init__(self, recipe: Recipe, door: WhiteBox, classes: list[int]) -> None:
+        channel_count, image_size, _ = door.image_shape
+        self.recipe, self.door, self.classes = recipe, door, classes
+        self.views = recipe.views(image_size)
+        self.public_views = recipe.public_views(image_size) if recipe.public_views else nn.Identity()
+        if recipe.is_conditional:
+            generator = ConditionalGenerator(
+                class_count=door.class_count,
+                channel_count=channel_count,
+                image_size=image_size,
+                width=recipe.generator_width,
+            )
+        else:
+            generator = CodeGenerator(
+                code_count=recipe.code_count,
+                channel_count=channel_count,
+                image_size=image_size,
+                width=recipe.generator_width,
+                level_count=recipe.generator_levels,
+            )
+        self.generator = machine.place(generator)
+        self.discriminators = machine.place(
+            nn.ModuleList(
+                PatchDiscriminator(channel_count=channel_count, **dataclasses.asdict(scale)) for scale in recipe.scales
+            )
+        )
+        self.code_classifier = machine.place(
+            CodeClassifier(channel_count=channel_count, code_count=recipe.code_count, image_size=image_size)
+        )
+        adam = partial(torch.optim.Adam, lr=recipe.learning_rate, betas=(0.5, 0.999))
+        self.generator_optimiser = adam([*self.generator.parameters(), *self.code_classifier.parameters()])
+        self.discriminator_optimiser = adam(self.discriminators.parameters())
+        self.snapshot_latents = self.draw_noise(SNAPSHOT_COUNT * len(classes))
+        self.snapshots: list[dict[str, Any]] = []
+        self.step = 0
+        self.seconds = 0.0
+
+    def step_count(self, public_count: int) -> int:
+        """Steps of this generator: as the recipe says, or so many passes over the public images."""
+        return self.recipe.step_count or self.recipe.epoch_count * math.ceil(public_count / self.recipe.batch_size)
+
+    def draw_public(self, public: Images) -> Images:
+        """A batch of public images in [-1, 1]."""
+        index = torch.randint(len(public), (self.recipe.batch_size,))
+        return self.public_views(public[index.to(public.device)]) * 2 - 1
+
+    def draw_noise(self, count: int) -> Latents:
+        """Latents from N(0, I), drawn on the CPU: the same on every machine."""
+        return torch.randn(count, self.generator.latent_size).to(machine.device())
+
+    def draw_latents(self) -> tuple[Latents, Labels, Labels]:
+        """Latents, classes and codes of a batch; its two halves hold the same classes, evenly spread."""
+        half = self.recipe.batch_size // 2
+        rounds = math.ceil(half / len(self.classes))
+        classes = torch.tensor(self.classes)
+        labels = torch.cat([classes[torch.randperm(len(classes))] for _ in range(rounds)])[:half].repeat(2)
+        codes = torch.randint(self.recipe.code_count, (2 * half,))
+        return self.draw_noise(2 * half), labels.to(machine.device()), codes.to(machine.device())
+
+    def set_learning_rate(self, share_done: float) -> None:
+        """Constant, then a straight fall to 5 % over the last `decay_share` of the steps."""
+        decay = self.recipe.decay_share
+        left = 1.0 if decay == 0 else min(1.0, 0.05 + 0.95 * (1 - share_done) / decay)
+        for optimiser in (self.generator_optimiser, self.discriminator_optimiser):
+            for group in optimiser.param_groups:
+                group["lr"] = self.recipe.learning_rate * left
+
+    @torch.no_grad()
+    def sample(self, latents: Latents, labels: Labels) -> Bytes:
+        """Draw images for latents and classes, 8 bits a pixel; codes take turns."""
+        self.generator.eval()
+        codes = torch.arange(len(labels)) % self.recipe.code_count
+        condition = (labels if self.recipe.is_conditional else codes).to(machine.device())
+        batches = [self.generator(*pair) for pair in zip(latents.split(256), condition.split(256), strict=True)]
+        self.generator.train()
+        return ((torch.cat(batches) + 1) * 127.5).round().clamp(0, 255).byte().cpu()
+
+    def keep_snapshot(self) -> None:
+        """Keep what the generator draws now from the latents of all snapshots."""
+        labels = torch.tensor(self.classes).repeat_interleave(SNAPSHOT_COUNT)
+        images = self.sample(self.snapshot_latents, labels)
+        self.snapshots.append({"step": self.step, "seconds": self.seconds, "images": images, "labels": labels})
+
+    def answer(self, count_per_class: int) -> dict[str, Any]:
+        """The reconstructions of this generator's classes, and its snapshots."""
+        labels = torch.tensor(self.classes).repeat_interleave(count_per_class)
+        images = self.sample(self.draw_noise(len(labels)), labels)
+        return {"images": images, "labels": labels, "snapshots": self.snapshots}
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, but the random state."""
+        return {
+            **{name: part.state_dict() for name, part in self._parts().items()},
+            "snapshot_latents": self.snapshot_latents,
+            "snapshots": self.snapshots,
+            "step": self.step,
+            "seconds": self.seconds,
+            "queries": dataclasses.asdict(self.door.queries),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state that `state` gave."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.snapshot_latents = state["snapshot_latents"].to(machine.device())
+        self.snapshots, self.step, self.seconds = state["snapshots"], state["step"], state["seconds"]
+        self.door.queries = Queries(**state["queries"])
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "generator": self.generator,
+            "discriminators": self.discriminators,
+            "code_classifier": self.code_classifier,
+            "generator_optimiser": self.generator_optimiser,
+            "discriminator_optimiser": self.discriminator_optimiser,
+        }
+
+
+def _merge_snapshots(answers: list[dict[str, Any]]) -> tuple[Snapshot, ...]:
+    """Join the snapshots of generators of single classes, taken at the same steps."""
+    return tuple(
+        Snapshot(
+            step=together[0]["step"],
+            seconds=sum(one["seconds"] for one in together),
+            images=torch.cat([one["images"] for one in together]).float() / 255,
+            labels=torch.cat([one["labels"] for one in together]),
+        )
+        for together in zip(*(answer["snapshots"] for answer in answers), strict=True)
+    )

@@ -1,0 +1,153 @@
+"""The numbers of Patch-MI: ours (`default`) and those published for each data set (`paper-…`)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from patchmi.losses import PatchReduction
+from patchmi.views import (
+    Views,
+    affine_views,
+    paper_celeba_views,
+    paper_cifar10_views,
+    paper_digit_views,
+    paper_public_views,
+)
+
+RecipeName = Literal["default", "paper-mnist", "paper-emnist", "paper-cifar10", "paper-celeba"]
+
+
+@dataclass(frozen=True)
+class PatchScale:
+    """One patch discriminator: side, stride and padding in pixels, layers and their channels."""
+
+    patch_size: int
+    stride: int
+    padding: int
+    width: int
+    level_count: int = 3
+    sees_coordinates: bool = False
+    normalises: bool = True
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that defines one form of the attack."""
+
+    name: str
+    scales: tuple[PatchScale, ...]
+    """One patch discriminator each; their losses are averaged."""
+    views: Callable[[int], Views]
+    """The random transformation block for images of a given side."""
+    public_views: Callable[[int], nn.Module] | None
+    """How public images are varied before the discriminator sees them."""
+    is_conditional: bool
+    """One generator for all classes, or one for each class."""
+    generator_width: int
+    generator_levels: int
+    """Doublings of the generator of one class; the conditional one finds its own."""
+    step_count: int | None
+    """Steps of a generator; `None`: `epoch_count` passes over the public images."""
+    epoch_count: int
+    batch_size: int
+    learning_rate: float
+    decay_share: float
+    """Share of the steps, at the end, over which the learning rate falls to 5 %."""
+    attack_weight: float
+    """λ, the weight of the target's word."""
+    smoothing: float
+    """s: the discriminators are told that a public patch is real with 1 - s."""
+    reduction: PatchReduction = "mean_logit"
+    batch_norm_weight: float = 0.0
+    diversity_weight: float = 0.0
+    diversity_cap: float = 0.25
+    diversity_pooling: int = 2
+    code_count: int = 1
+    """Values of the InfoGAN code; 1 is none."""
+    code_weight: float = 0.3
+
+
+def _paper(
+    name: str, scale: PatchScale, views: Callable[[int], Views], *, attack_weight: float, smoothing: float, **rest: object
+) -> Recipe:
+    """What the published recipes share: Adam 1e-3, batches of 64, 30 epochs, one generator a class."""
+    common: dict[str, object] = {
+        "public_views": None,
+        "is_conditional": False,
+        "generator_width": 64,
+        "generator_levels": 3,
+        "step_count": None,
+        "epoch_count": 30,
+        "batch_size": 64,
+        "learning_rate": 1e-3,
+        "decay_share": 0.0,
+    }
+    settings = common | rest
+    return Recipe(name, (scale,), views, attack_weight=attack_weight, smoothing=smoothing, **settings)  # pyright: ignore[reportArgumentType]
+
+
+def _default_views(image_size: int) -> Views:
+    del image_size
+    return affine_views(degrees=20.0)
+
+
+RECIPES = {
+    "default": Recipe(
+        name="default",
+        scales=(
+            PatchScale(patch_size=6, stride=2, padding=2, width=64, sees_coordinates=True),
+            PatchScale(patch_size=16, stride=8, padding=0, width=64, sees_coordinates=True),
+        ),
+        views=_default_views,
+        public_views=None,
+        is_conditional=True,
+        generator_width=32,
+        generator_levels=3,
+        step_count=300,
+        epoch_count=0,
+        batch_size=64,
+        learning_rate=1e-3,
+        decay_share=0.3,
+        attack_weight=3.0,
+        smoothing=0.1,
+        batch_norm_weight=30.0,
+        diversity_weight=20.0,
+    ),
+    "paper-mnist": _paper(
+        "paper-mnist",
+        PatchScale(patch_size=6, stride=2, padding=2, width=256),
+        paper_digit_views,
+        attack_weight=30.0,
+        smoothing=0.6,
+        public_views=paper_public_views,
+    ),
+    "paper-emnist": _paper(
+        "paper-emnist",
+        PatchScale(patch_size=8, stride=4, padding=0, width=256),
+        paper_digit_views,
+        attack_weight=30.0,
+        smoothing=0.6,
+        public_views=paper_public_views,
+        code_count=2,
+    ),
+    "paper-cifar10": _paper(
+        "paper-cifar10",
+        PatchScale(patch_size=8, stride=4, padding=0, width=512),
+        paper_cifar10_views,
+        attack_weight=50.0,
+        smoothing=0.7,
+        epoch_count=50,
+    ),
+    "paper-celeba": _paper(
+        "paper-celeba",
+        PatchScale(patch_size=24, stride=13, padding=13, width=1536, level_count=4),
+        paper_celeba_views,
+        attack_weight=1.0,
+        smoothing=0.9999,
+        generator_levels=5,
+        batch_size=16,
+    ),
+}
+"""Every recipe by name. Sources: the published code's run scripts; ours: docs/experiments.md."""

@@ -1,0 +1,112 @@
+"""The equations of model inversion, one pure function each.
+
+Patch-MI: J. Jang, H. Lyu, C. Yang, "Patch-MI: Enhancing Model Inversion Attacks via Patch-Based
+Reconstruction", arXiv 2312.07040; InfoGAN: X. Chen et al., NeurIPS 2016. `docs/derivation.md` leads from
+Bayes' rule to each of them. Images are in [-1, 1] here: the generator's own range.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from patchmi.types import Images, Labels, Logits
+
+PatchReduction = Literal["mean_logit", "per_patch"]
+PatchLogits = Float[Tensor, "n 1 rows columns"]
+Scalar = Float[Tensor, ""]
+
+
+class Moments(NamedTuple):
+    """First two moments of one batch-norm layer's input: of the batch, and as the layer remembers them."""
+
+    batch_mean: Float[Tensor, " channels"]
+    batch_variance: Float[Tensor, " channels"]
+    running_mean: Float[Tensor, " channels"]
+    running_variance: Float[Tensor, " channels"]
+
+
+def patch_cross_entropy(patch_logits: PatchLogits, *, truth: float, reduction: PatchReduction) -> Scalar:
+    """Binary cross-entropy of a patch discriminator's log-odds against `truth` (1 real, 0 generated).
+
+    `per_patch` sums the log-likelihoods of independent patches (here: averages them), the factorised prior
+    of the paper. `mean_logit` judges the mean log-odds of an image once, as the published code does.
+    """
+    log_odds = patch_logits.float()
+    if reduction == "mean_logit":
+        log_odds = log_odds.mean(dim=(1, 2, 3))
+    return F.binary_cross_entropy_with_logits(log_odds, torch.full_like(log_odds, truth))
+
+
+def discriminator_loss(
+    *, real: PatchLogits, fake: PatchLogits, smoothing: float, reduction: PatchReduction
+) -> Scalar:
+    """The discriminator's side of JS(q ‖ p_patch): tell public patches from generated ones.
+
+    Args:
+        real: Log-odds of public images.
+        fake: Log-odds of generated images.
+        smoothing: s in the target 1 - s for real patches (one-sided label smoothing).
+        reduction: How an image's patches are judged.
+    """
+    return patch_cross_entropy(real, truth=1.0 - smoothing, reduction=reduction) + patch_cross_entropy(
+        fake, truth=0.0, reduction=reduction
+    )
+
+
+def generator_loss(fake: PatchLogits, *, reduction: PatchReduction) -> Scalar:
+    """The generator's side of JS(q ‖ p_patch), non-saturating: pass for public patches."""
+    return patch_cross_entropy(fake, truth=1.0, reduction=reduction)
+
+
+def identity_loss(logits: Logits, labels: Labels) -> Scalar:
+    """-E[log T(y | v(x))]: the target must see the class in a view of the image.
+
+    It bounds the mutual information of label and image from below, InfoGAN's equation 5 with the learnt Q
+    replaced by the target.
+    """
+    return F.cross_entropy(logits.float(), labels)
+
+
+def code_loss(code_logits: Logits, codes: Labels) -> Scalar:
+    """-E[log Q(c | x)]: InfoGAN's bound for a further code c, with Q learnt (its equation 5)."""
+    return F.cross_entropy(code_logits.float(), codes)
+
+
+def batch_norm_loss(moments: Sequence[Moments], *, epsilon: float = 1e-5) -> Scalar:
+    """Squared distance of a batch's moments from the target's memory of its training data.
+
+    Mean over channels, then layers, of (μ-μ̂)²/σ̂² + (σ-σ̂)²/σ̂², hats for the running statistics. After
+    H. Yin et al., "Dreaming to Distill" (DeepInversion), CVPR 2020, equation 4.
+
+    Differs from the paper: distances are relative to the running variance, so that every layer weighs alike.
+    """
+    distances = []
+    for layer in moments:
+        running_variance = layer.running_variance + epsilon
+        running_deviation = running_variance.sqrt()
+        mean_shift = (layer.batch_mean - layer.running_mean).square() / running_variance
+        deviation = (layer.batch_variance + epsilon).sqrt()
+        deviation_shift = (deviation - running_deviation).square() / running_variance
+        distances.append((mean_shift + deviation_shift).mean())
+    return torch.stack(distances).mean()
+
+
+def mode_seeking_loss(*, first: Images, second: Images, pooling: int, cap: float) -> Scalar:
+    """max(0, cap - mean |x̄₁ - x̄₂|), averaged over pairs of images of one class; x̄ is x pooled.
+
+    Args:
+        first: Images in [-1, 1].
+        second: Images of the same classes, from other latents.
+        pooling: Side of the pooled squares in pixels; pooling keeps the term from rewarding single pixels.
+        cap: Distance beyond which two images count as different enough; uncapped, blobs fill the margins.
+
+    After Q. Mao et al., "Mode Seeking GANs", CVPR 2019.
+
+    Differs from the paper: a capped difference of pooled images instead of a ratio to the latents' distance.
+    """
+    distance = F.avg_pool2d((first - second).float(), pooling).abs().mean(dim=(1, 2, 3))
+    return F.relu(cap - distance).mean()

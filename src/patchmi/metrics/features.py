@@ -1,0 +1,66 @@
+"""Penultimate activations of a classifier: the space in which reconstructions are compared with reality."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from patchmi.types import Features, Images, Logits
+
+
+def extract_features(model: nn.Module, images: Images, batch_size: int = 256) -> tuple[Features, Logits]:
+    """Features and logits of every image, on the CPU in float32.
+
+    The features are what enters the last `nn.Linear` that a forward pass runs through (for patchmi's own
+    classifiers the output of `features`, before `head`). The model runs on its own device in evaluation
+    mode without gradients, and is left in the mode, with the hooks, that it came with.
+
+    Args:
+        model: A classifier: images to logits.
+        images: Pixels in [0, 1]; the model normalises inside.
+        batch_size: Images per forward pass.
+
+    Raises:
+        ValueError: If there is no image, or no linear layer makes the logits.
+    """
+    if images.shape[0] == 0:
+        raise ValueError("features need at least one image")
+    device = next((parameter.device for parameter in model.parameters()), images.device)
+    was_training = {module: module.training for module in model.modules()}
+    inputs: dict[str, tuple[nn.Linear, Tensor]] = {}
+
+    def remember(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, nn.Linear)
+        inputs["last"] = (layer, arguments[0])
+
+    hooks = [
+        module.register_forward_pre_hook(remember)
+        for module in model.modules()
+        if isinstance(module, nn.Linear)
+    ]
+    features, logits = [], []
+    try:
+        model.eval()
+        with torch.no_grad():
+            for batch in images.split(batch_size):
+                inputs.clear()
+                batch_logits = model(batch.to(device))
+                features.append(_penultimate(inputs, batch_logits).float().cpu())
+                logits.append(batch_logits.float().cpu())
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in was_training.items():
+            module.training = training
+    return torch.cat(features), torch.cat(logits)
+
+
+def _penultimate(
+    inputs: dict[str, tuple[nn.Linear, Tensor]], logits: Float[Tensor, "n classes"]
+) -> Float[Tensor, "n features"]:
+    """What entered the last linear layer, after checking that this layer can have made the logits."""
+    if "last" not in inputs or inputs["last"][0].out_features != logits.shape[1]:
+        raise ValueError(
+            f"no linear layer of the model ends in its {logits.shape[1]} classes: "
+            "features are read from a classifier whose last layer is nn.Linear"
+        )
+    return inputs["last"][1].flatten(start_dim=1)

@@ -1,0 +1,25 @@
+"""The run folder: configuration, checkpoints and artefacts; atomic, locked, resumable to the same bytes."""
+
+from patchmi.runs.checkpoint import NO_CHECKPOINT, Checkpoint, terminate_as_interrupt
+from patchmi.runs.errors import ConfigChanged, OutOfResources, RunError, RunExists, RunLocked
+from patchmi.runs.files import atomic_path, atomic_write
+from patchmi.runs.folder import RunFolder, open_run
+from patchmi.runs.randomness import random_state, restore_random_state, seeded
+
+__all__ = [
+    "NO_CHECKPOINT",
+    "Checkpoint",
+    "ConfigChanged",
+    "OutOfResources",
+    "RunError",
+    "RunExists",
+    "RunFolder",
+    "RunLocked",
+    "atomic_path",
+    "atomic_write",
+    "open_run",
+    "random_state",
+    "restore_random_state",
+    "seeded",
+    "terminate_as_interrupt",
+]

@@ -1,0 +1,114 @@
+"""The doors to a target: all that an attack ever gets of it. They count every question."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from patchmi import machine
+from patchmi.losses import Moments
+from patchmi.types import Images, Logits
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A classifier under attack: a module from N×C×H×W images in [0, 1] to N×classes logits.
+
+    Args:
+        model: The module; it normalises its input itself.
+        class_names: One name a class, in the order of the logits.
+        image_shape: Channels, height and width of its images.
+        name: What the report calls it.
+        architecture: What kind of network it is.
+    """
+
+    model: nn.Module
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    name: str = "target"
+    architecture: str = "unknown"
+
+    @property
+    def class_count(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def batch_norm_layer_count(self) -> int:
+        """Batch-norm layers that remember statistics of the training images."""
+        return sum(1 for _ in _batch_norms(self.model))
+
+
+@dataclass
+class Queries:
+    """How often a target was asked: calls forward and backward, and images in the forward calls."""
+
+    forward: int = 0
+    backward: int = 0
+    images: int = 0
+
+
+class WhiteBox:
+    """White-box access: logits, their gradient with respect to the images, and batch-norm statistics.
+
+    The door works on a frozen copy in evaluation mode, so that the target itself leaves unchanged and no time
+    is spent on gradients of its weights.
+
+    Args:
+        target: The classifier under attack.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.class_count = target.class_count
+        self.class_names = target.class_names
+        self.image_shape = target.image_shape
+        self.queries = Queries()
+        self._model = machine.place(copy.deepcopy(target.model)).eval().requires_grad_(False)
+        self.has_batch_norm = target.batch_norm_layer_count > 0
+
+    def logits(self, images: Images) -> Logits:
+        """The target's logits for images in [0, 1], differentiable with respect to them."""
+        self.queries.forward += 1
+        self.queries.images += len(images)
+        logits = self._model(images)
+        if logits.requires_grad:
+            logits.register_hook(self._count_backward)
+        return logits
+
+    def logits_and_moments(self, images: Images) -> tuple[Logits, list[Moments]]:
+        """Logits, and what each batch-norm layer saw of this batch beside what it remembers of its training."""
+        with _recorded_moments(self._model) as moments:
+            return self.logits(images), moments
+
+    def _count_backward(self, _: torch.Tensor) -> None:
+        self.queries.backward += 1
+
+
+def _batch_norms(model: nn.Module) -> Iterator[nn.Module]:
+    return (
+        layer
+        for layer in model.modules()
+        if isinstance(layer, BATCH_NORMS) and layer.running_mean is not None
+    )
+
+
+@contextmanager
+def _recorded_moments(model: nn.Module) -> Iterator[list[Moments]]:
+    moments: list[Moments] = []
+
+    def record(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        values = inputs[0].float().transpose(0, 1).flatten(1)
+        variance, mean = torch.var_mean(values, dim=1, correction=0)
+        moments.append(Moments(mean, variance, layer.running_mean, layer.running_var))  # pyright: ignore[reportArgumentType]
+
+    handles = [layer.register_forward_pre_hook(record) for layer in _batch_norms(model)]
+    try:
+        yield moments
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,55 @@
+"""The shapes and ranges that every room of the house agrees on.
+
+Images at every boundary are float, N×C×H×W, range [0, 1]; networks normalise inside.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+Images = Float[Tensor, "n channels height width"]
+"""A batch of images with pixels in [0, 1]."""
+
+Bytes = UInt8[Tensor, "n channels height width"]
+"""A batch of images as it stands in files: 8 bits a channel, 0 to 255."""
+
+Labels = Int[Tensor, " n"]
+"""Class indices, 0 to class count - 1."""
+
+Logits = Float[Tensor, "n classes"]
+"""Unnormalised class scores."""
+
+Features = Float[Tensor, "n features"]
+"""Penultimate activations of a classifier."""
+
+Latents = Float[Tensor, "n latent"]
+"""Draws from N(0, I), the generator's source of variety."""
+
+Access = Literal["white-box", "score", "label"]
+"""What an attacker sees of the target: everything, the class scores, or the top label alone."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a running attack would answer at `step`: the same latents for every class, at every step."""
+
+    step: int
+    seconds: float
+    """Seconds of attack that had passed."""
+    images: Images
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class Reconstructions:
+    """An attack's output: images with the class each is meant to show, and how they came about."""
+
+    images: Images
+    labels: Labels
+    seeds: Labels
+    """The attack's seed behind each image."""
+    snapshots: tuple[Snapshot, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What the attack could not do as described, in sentences for the report."""

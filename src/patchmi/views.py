@@ -1,0 +1,112 @@
+"""The random transformation block: what an image must survive to count as its class.
+
+Every image gets its own draw, and gradients pass through (kornia). Images are in [0, 1]; what a transform
+leaves uncovered becomes 0, the paper's -1.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from kornia import augmentation
+from torch import nn
+
+from patchmi.types import Images, Logits
+
+
+@dataclass(frozen=True)
+class Views:
+    """How an image is shown to the target.
+
+    Differs from the paper: parameters are drawn per image instead of once a batch, and rotation is bilinear
+    instead of nearest-neighbour, which passes no gradient to its parameters' neighbours.
+    """
+
+    transform: nn.Module
+    """A random, differentiable map of N×C×H×W images onto themselves."""
+    draw_count: int
+    """Transformed copies of each image."""
+    keeps_original: bool
+    """Whether the untransformed image is a view too."""
+    averages_logits: bool = False
+    """Whether the target's logits are averaged over the views of an image before the loss."""
+
+    @property
+    def count(self) -> int:
+        """Views of each image."""
+        return self.draw_count + self.keeps_original
+
+    def draw(self, images: Images) -> Images:
+        """All views of all images, (count·N)×C×H×W, ordered by view, then image."""
+        copies = self.transform(images.repeat(self.draw_count, 1, 1, 1))
+        return torch.cat([images, copies]) if self.keeps_original else copies
+
+    def pool(self, logits: Logits) -> Logits:
+        """The logits that the loss sees: those of each view, or their mean for each image."""
+        return logits.unflatten(0, (self.count, -1)).mean(dim=0) if self.averages_logits else logits
+
+
+IDENTITY = Views(nn.Identity(), draw_count=0, keeps_original=True)
+"""No views: the ablation, each image shown as it is."""
+
+
+def affine_views(*, degrees: float = 20.0, flips: bool = False, draw_count: int = 3) -> Views:
+    """The default recipe's: the image and copies turned, scaled by .85-1.15 and shifted by up to 10 %."""
+    affine = augmentation.RandomAffine(degrees, translate=(0.1, 0.1), scale=(0.85, 1.15))
+    transform = nn.Sequential(affine, augmentation.RandomHorizontalFlip(p=0.5)) if flips else affine
+    return Views(transform, draw_count=draw_count, keeps_original=True)
+
+
+def paper_digit_views(image_size: int) -> Views:
+    """The published block for MNIST and EMNIST: the image and one copy, turned by ±20° and re-cropped.
+
+    Differs from the paper: the canvas does not grow before the crop.
+    """
+    transform = nn.Sequential(
+        augmentation.RandomRotation(20.0),
+        augmentation.RandomResizedCrop((image_size, image_size), scale=(0.85, 1.0), ratio=(0.9, 1.1)),
+    )
+    return Views(transform, draw_count=1, keeps_original=True)
+
+
+def paper_cifar10_views(image_size: int) -> Views:
+    """The published block for CIFAR-10: the image and three copies, their logits averaged.
+
+    Padded by 4, turned by ±22.5° twice, flipped, cropped.
+    """
+    transform = nn.Sequential(
+        augmentation.RandomRotation(22.5),
+        augmentation.RandomRotation(22.5),
+        augmentation.RandomHorizontalFlip(p=0.5),
+        augmentation.RandomCrop((image_size, image_size), padding=4, fill=0.5),
+    )
+    return Views(transform, draw_count=3, keeps_original=True, averages_logits=True)
+
+
+def paper_celeba_views(image_size: int) -> Views:
+    """The published block for CelebA: one copy, slightly turned, re-cropped, flipped and shifted."""
+    transform = nn.Sequential(
+        augmentation.RandomRotation(5.0),
+        augmentation.RandomResizedCrop((image_size, image_size), scale=(0.9, 1.0), ratio=(0.95, 1.05)),
+        augmentation.RandomHorizontalFlip(p=0.5),
+        augmentation.RandomAffine(0.0, translate=(0.1, 0.1)),
+    )
+    return Views(transform, draw_count=1, keeps_original=False)
+
+
+def paper_public_views(image_size: int) -> nn.Module:
+    """How the published code varies its public handwriting: turned by ±90°, half cropped, mirrored.
+
+    Differs from the paper: drawn anew for each batch, as there, but for each image alone.
+    """
+    return nn.Sequential(
+        augmentation.RandomRotation(90.0),
+        augmentation.RandomResizedCrop((image_size, image_size), scale=(0.5, 1.0), ratio=(1.0, 1.0)),
+        augmentation.RandomHorizontalFlip(p=0.5),
+        augmentation.RandomVerticalFlip(p=0.5),
+    )
+
+
+def training_views(*, flips: bool = False) -> nn.Module:
+    """Mild variety for training a classifier on images of about 32 pixels."""
+    affine = augmentation.RandomAffine(10.0, translate=(0.08, 0.08), scale=(0.92, 1.08))
+    return nn.Sequential(affine, augmentation.RandomHorizontalFlip(p=0.5)) if flips else affine

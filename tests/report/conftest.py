@@ -1,0 +1,198 @@
+"""A whole, believable result and its pictures, made from a seed."""
+
+import copy
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+JUDGES = ("resnet", "convnet", "hog-knn")
+ARMS = {"attack": 0.96, "random": 0.1, "untrained_attack": 0.14, "public_selected": 0.21, "permuted_labels": 0.1}
+ARMS["held_out"] = 0.97
+RANKS = [0, 25, 50, 75, 100]
+STEPS = [0, 50, 100, 200, 300]
+
+
+def measured(value: float, spread: float = 0.03, n: int = 30) -> dict[str, Any]:
+    low, high = max(0.0, value - spread), value + spread if value > 1 else min(1.0, value + spread)
+    return {"value": round(value, 5), "low": round(low, 5), "high": round(high, 5), "n": n}
+
+
+def make_result(class_count: int = 10, seeds: tuple[int, ...] = (0, 1, 2)) -> dict[str, Any]:
+    random = np.random.default_rng(7)
+    success = 1 - random.beta(1.2, 20, size=class_count)
+    return {
+        "schema": "patchmi.result/1",
+        "created": "2026-02-03T14:05:09+00:00",
+        "patchmi_version": "0.1.0",
+        "command": f"patchmi audit --target target.safetensors --public strokes --seeds {len(seeds)}",
+        "environment": {
+            "python": "3.12.4",
+            "torch": "2.13.0",
+            "machine": "x86_64",
+            "processor": "Intel Xeon, 2 cores",
+            "threads": 2,
+            "precision": "bfloat16",
+            "peak_memory_bytes": 1_432_000_000,
+        },
+        "target": {
+            "name": "Handwritten digits, ResNet-10",
+            "architecture": "ResNet-10, width 16",
+            "accuracy": 0.9743,
+            "accuracy_interval": measured(0.9743, 0.011, 1000),
+            "sha256": "3f" * 32,
+            "class_count": class_count,
+            "image_shape": [1, 32, 32],
+            "batch_norm_layers": 9,
+        },
+        "threat": {
+            "access": "white-box",
+            "public": "random strokes, no letters, no digits",
+            "public_count": 20_000,
+            "release_context": "open-weights",
+            "public_is_private_overlap": 0,
+        },
+        "attack": {
+            "name": "patch_mi",
+            "recipe": "default",
+            "config": {"steps": 300, "batch_size": 64, "patch_sizes": [6, 16], "learning_rate": 0.001, "views": True},
+            "steps": 300,
+            "seconds": 131.4,
+            "seeds": list(seeds),
+            "queries": {"forward": 1200, "backward": 1200, "images": 76_800},
+            "notes": [],
+        },
+        "judges": [
+            {
+                "name": name,
+                "architecture": f"{name}, its own architecture",
+                "trained_on": "4,000 private training images",
+                "accuracy": 0.97,
+                "accuracy_interval": measured(0.97, 0.012, 1000),
+            }
+            for name in JUDGES
+        ],
+        "agreement": {"judges": list(JUDGES), "kappa": [[1.0, 0.93, 0.88], [0.93, 1.0, 0.9], [0.88, 0.9, 1.0]]},
+        "extractor": "judge resnet",
+        "neighbours": 3,
+        "scores": {
+            "judge_top1": measured(0.9617),
+            "judge_top5": measured(0.9987, 0.001),
+            "confidence": measured(0.9421),
+            "consensus_top1": measured(0.9655),
+            "worst_class_top1": measured(0.8433, 0.06),
+            "target_top1": measured(0.9981, 0.0012),
+            "precision": measured(0.7312, 0.05),
+            "recall": measured(0.0714, 0.02),
+            "density": measured(1.1634, 0.2),
+            "coverage": measured(0.2819, 0.04),
+            "frechet_distance": measured(23.47, 1.9),
+            "student_accuracy": measured(0.7216, 0.028, 1000),
+        },
+        "controls": {
+            arm: {"judge_top1": measured(value), "consensus_top1": measured(max(0.0, value - 0.02))}
+            for arm, value in ARMS.items()
+            if arm != "attack"
+        },
+        "judge_scores": [
+            {"judge": judge, "arm": arm, "top1": measured(min(1.0, value + 0.012 * shift))}
+            for arm, value in ARMS.items()
+            for shift, judge in enumerate(JUDGES, start=-1)
+        ],
+        "classes": [
+            {
+                "label": label,
+                "name": str(label),
+                "judge_top1": measured(float(success[label]), 0.05, 300),
+                "consensus_top1": measured(float(success[label]), 0.04, 300),
+                "confidence": round(float(success[label]) * 0.98, 4),
+                "target_top1": 1.0,
+                "precision": round(float(random.uniform(0.6, 0.9)), 4),
+                "recall": round(float(random.uniform(0.02, 0.2)), 4),
+                "density": round(float(random.uniform(0.5, 1.3)), 4),
+                "coverage": round(float(random.uniform(0.1, 0.4)), 4),
+                "nearest_ratio": round(float(random.normal(1.01, 0.02)), 4),
+            }
+            for label in range(class_count)
+        ],
+        "neighbours_ratio": measured(1.0083, 0.014),
+        "history": [
+            {
+                "seed": seed,
+                "step": step,
+                "seconds": step * 0.44,
+                "judge_top1": round(float(min(0.97, 0.1 + 0.9 * (1 - np.exp(-step / (70 + 12 * seed))))), 4),
+                "worst_class_top1": round(float(max(0.0, 0.9 * (1 - np.exp(-(step - 40) / 90)))), 4),
+                "target_top1": round(float(1 - 0.9 * np.exp(-step / 30)), 4),
+            }
+            for seed in seeds
+            for step in STEPS
+        ],
+        "verdict": {
+            "word": "EXPOSED",
+            "sentence": "With white-box access and random strokes as public images, attack patch_mi produced images that "
+            "at least 2 of 3 independent judges assign to the target class in 10 of 10 classes (success .97 [.94, 1.00]; "
+            "best control .19; real held-out images .95).",
+            "reasons": ["The lower bound of the lift over the best control, .72, is above .10."],
+        },
+        "not_tested": [
+            {"attack": "Model inversion, score access", "scope": "in", "reason": "another audit of this suite"},
+            {"attack": "Membership inference", "scope": "out", "reason": "asks about single records"},
+        ],
+        "artefacts": {"reconstructions.safetensors": "ab" * 32, "config.json": "0c" * 32},
+    }
+
+
+def make_evidence(class_count: int = 10, channels: int = 1, side: int = 32) -> tuple[dict[str, Any], dict[str, str]]:
+    random = np.random.default_rng(11)
+    shapes = {
+        "held_out": (class_count, 4),
+        "reconstructions": (class_count, len(RANKS)),
+        "nearest_public": (class_count, len(RANKS)),
+        "untrained": (class_count, 4),
+        "noise": (class_count, 4),
+        "history": (len(STEPS), class_count),
+    }
+    arrays = {
+        name: random.integers(0, 256, size=(*shape, channels, side, side), dtype=np.uint8)
+        for name, shape in shapes.items()
+    }
+    return arrays, {"ranks": json.dumps(RANKS), "history_steps": json.dumps(STEPS)}
+
+
+_RESULT = make_result()
+_ARRAYS, _METADATA = make_evidence()
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    return copy.deepcopy(_RESULT)
+
+
+@pytest.fixture
+def evidence() -> dict[str, np.ndarray]:
+    return dict(_ARRAYS)
+
+
+@pytest.fixture
+def metadata() -> dict[str, str]:
+    return dict(_METADATA)
+
+
+@pytest.fixture
+def run_folder(tmp_path, result, evidence, metadata):
+    (tmp_path / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    save_file(evidence, tmp_path / "evidence.safetensors", metadata=metadata)
+    return tmp_path
+
+
+@pytest.fixture
+def result_of():
+    return make_result
+
+
+@pytest.fixture
+def evidence_of():
+    return make_evidence

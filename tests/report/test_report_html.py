@@ -1,0 +1,317 @@
+import copy
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from patchmi.claims import forbidden_claims_in
+from patchmi.report import ResultInvalid, render_report, write_report
+
+VOID = {"meta", "img", "br", "path", "circle"}
+NUMBER = re.compile(r"(?<![\w.])[<>]?−?(?:\d[\d,]*)?\.?\d+(?![\w])")
+
+
+class Page(HTMLParser):
+    """What a reader and a browser get: numbers with their source, tables, texts, scripts, attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.measures: list[tuple[str, str]] = []
+        self.loose_cells: list[str] = []
+        self.scripts: list[tuple[dict, str]] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.tags: list[str] = []
+        self.words: list[str] = []
+        self._open: list[tuple[str, dict]] = []
+        self.feed(html)
+        assert [tag for tag, _ in self._open] == [], "every element is closed"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag in VOID:
+            return
+        self._open.append((tag, dict(attrs)))
+        if "data-path" in dict(attrs):
+            self.measures.append((dict(attrs)["data-path"], ""))
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            opened, _ = self._open.pop()
+            assert opened == tag
+
+    def handle_data(self, data):
+        inside = [tag for tag, _ in self._open]
+        if "script" in inside:
+            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
+            return
+        if "style" in inside or "svg" in inside:
+            return
+        self.words.append(data)
+        if any("data-path" in attrs for _, attrs in self._open):
+            path, text = self.measures[-1]
+            self.measures[-1] = (path, text + data)
+        elif "td" in inside and not any("words" in (attrs.get("class") or "") for _, attrs in self._open):
+            self.loose_cells.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def resolve(document, pointer: str):
+    for step in pointer.split("/")[1:]:
+        step = step.replace("~1", "/").replace("~0", "~")
+        document = document[int(step)] if isinstance(document, list) else document[step]
+        if document is None:
+            return None
+    return document
+
+
+def is_printed_as(text: str, value) -> bool:
+    """Whether a printed number is the value to half its last digit (a slow, separate reading of the text)."""
+    bare = text.lstrip("<>").replace("−", "-").replace(",", "")
+    decimals = len(bare.partition(".")[2])
+    return text[0] in "<>" or abs(float(bare) - value) <= 0.5 * 10**-decimals + 1e-9
+
+
+@pytest.fixture
+def page(result, evidence, metadata) -> str:
+    return render_report(result, evidence, metadata=metadata)
+
+
+def test_every_number_shown_traces_to_the_result(page, result):
+    measures = Page(page).measures
+    assert len(measures) > 100
+    for pointer, text in measures:
+        value = resolve(result, pointer)
+        if value is None:
+            assert text == "not computed"
+        elif isinstance(value, dict):
+            shown = re.fullmatch(r"(\S+) \[(\S+), (\S+)\], n = (\S+)", text)
+            assert shown, text
+            for part, name in zip(shown.groups(), ("value", "low", "high", "n"), strict=True):
+                assert is_printed_as(part, value[name]), (pointer, name, text)
+        else:
+            assert is_printed_as(text, value), (pointer, text)
+
+
+def test_the_result_is_shown_whole(page, result):
+    shown = {pointer for pointer, _ in Page(page).measures}
+    wanted = {f"/scores/{name}" for name in result["scores"]}
+    wanted |= {f"/controls/{arm}/{kind}" for arm in result["controls"] for kind in ("judge_top1", "consensus_top1")}
+    wanted |= {f"/judge_scores/{place}/top1" for place in range(len(result["judge_scores"]))}
+    fields = [name for name in result["classes"][0] if name not in ("label", "name")]
+    wanted |= {f"/classes/{place}/{field}" for place in range(10) for field in fields}
+    wanted |= {f"/judges/{place}/accuracy_interval" for place in range(3)}
+    wanted |= {f"/agreement/kappa/{row}/{column}" for row in range(3) for column in range(3)}
+    wanted |= {"/neighbours_ratio", "/target/accuracy_interval"}
+    assert wanted <= shown
+
+
+def test_no_table_holds_a_measured_number_without_its_source(page, result):
+    allowed = {"4,000"}
+    loose = {number for cell in Page(page).loose_cells for number in NUMBER.findall(cell)}
+    assert loose <= allowed | {"2", "3"}, loose
+
+
+def test_a_changed_number_changes_the_page(page, result, evidence, metadata):
+    result["scores"]["coverage"] = {"value": 0.6789, "low": 0.61, "high": 0.7, "n": 77}
+    changed = render_report(result, evidence, metadata=metadata)
+    text = dict(Page(changed).measures)["/scores/coverage"]
+    assert text == ".68 [.61, .70], n = 77"
+
+
+def test_hostile_names_stay_text(result, evidence, metadata):
+    hostile = "<script>alert(1)</script>"
+    result["classes"][0]["name"] = hostile
+    result["target"]["name"] = "</title><img src=x onerror=alert(1)>"
+    result["judges"][0]["name"] = result["judge_scores"][0]["judge"] = hostile
+    result["attack"]["config"][hostile] = {"a": "</script><!--"}
+    result["attack"]["notes"].append(hostile)
+    result["verdict"]["sentence"] = "]]></style>" + hostile
+    result["artefacts"]["</script>"] = "ab" * 32
+    read = Page(render_report(result, evidence, metadata=metadata))
+    ((attributes, document),) = read.scripts
+    assert attributes == {"type": "application/json", "id": "result"}
+    assert json.loads(document) == result
+    assert hostile in read.text
+    assert not [name for _, name, _ in read.attributes if name.startswith("on")]
+    assert all(value.startswith("data:image/png;base64,") for _, name, value in read.attributes if name == "src")
+
+
+def test_the_page_loads_nothing_and_runs_nothing(page):
+    read = Page(page)
+    assert not {"link", "iframe", "object", "embed", "audio", "video", "base", "form"} & set(read.tags)
+    for tag, name, value in read.attributes:
+        assert "://" not in value, (tag, name, value)
+        if name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
+            assert value.startswith(("data:image/png;base64,", "#")), (tag, name, value)
+    assert "@import" not in page
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", page))
+    assert "default-src 'none'" in page
+    assert [attributes["type"] for attributes, _ in read.scripts] == ["application/json"]
+    assert len(page.encode()) < 10_000_000
+
+
+def test_every_link_and_id_is_whole(page):
+    attributes = Page(page).attributes
+    ids = [value for _, name, value in attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    targets = {value[1:] for _, name, value in attributes if name in ("href", "xlink:href")}
+    assert targets <= set(ids)
+    assert all(value for tag, name, value in attributes if tag == "img" and name == "alt")
+
+
+def test_a_report_made_again_has_the_same_bytes(run_folder: Path):
+    path = write_report(run_folder)
+    assert path == run_folder / "report.html"
+    first = path.read_bytes()
+    assert write_report(run_folder).read_bytes() == first
+    assert {entry.name for entry in run_folder.iterdir()} == {"result.json", "evidence.safetensors", "report.html"}
+
+
+def test_a_result_alone_makes_a_report(run_folder: Path):
+    (run_folder / "evidence.safetensors").unlink()
+    assert "No pictures were stored with this result." in write_report(run_folder).read_text(encoding="utf-8")
+
+
+def test_a_wrong_result_leaves_the_old_report(run_folder: Path, result):
+    old = write_report(run_folder).read_bytes()
+    del result["verdict"]
+    (run_folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    with pytest.raises(ResultInvalid, match="verdict"):
+        write_report(run_folder)
+    assert (run_folder / "report.html").read_bytes() == old
+
+
+def test_rendering_changes_nothing_it_was_given(result, evidence, metadata):
+    before = copy.deepcopy(result)
+    render_report(result, evidence, metadata=metadata)
+    assert result == before
+
+
+@pytest.mark.parametrize("word", ["EXPOSED", "NOT DEMONSTRATED", "INCONCLUSIVE"])
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+@pytest.mark.parametrize("ratio", [None, (0.8, 0.7, 0.9), (1.0, 0.9, 1.1), (1.2, 1.1, 1.3)])
+def test_the_page_makes_no_forbidden_claim(result_of, word, seeds, ratio):
+    result = result_of(seeds=seeds)
+    result["verdict"]["word"] = word
+    result["neighbours_ratio"] = ratio and {**dict(zip(("value", "low", "high"), ratio, strict=True)), "n": 30}
+    text = Page(render_report(result)).text
+    assert forbidden_claims_in(text) == []
+    assert "Readings that this report does not support" in text
+
+
+def test_each_verdict_has_its_own_word_shape_and_place_on_top(result):
+    shapes = set()
+    for word in ("EXPOSED", "NOT DEMONSTRATED", "INCONCLUSIVE"):
+        result["verdict"]["word"] = word
+        html = render_report(result)
+        shapes.add(re.search(r'<svg class="mark".*?</svg>', html, flags=re.DOTALL).group())
+        assert html.index(f'<p class="word">{word}</p>') < html.index('id="summary"')
+    assert len(shapes) == 3
+
+
+def test_a_single_seed_is_said_and_explained_on_top(result_of):
+    one, three = (Page(render_report(result_of(seeds=seeds))).text for seeds in ((4,), (4, 5, 6)))
+    assert "One seed. The attack was run once; a firm verdict needs 3 runs" in one
+    assert one.index("One seed.") < one.index("Consensus success")
+    assert "a firm verdict needs" not in three
+
+
+def test_the_lowest_class_is_marked_and_no_other(result):
+    result["classes"][4]["judge_top1"] = {"value": 0.31, "low": 0.2, "high": 0.4, "n": 300}
+    html = render_report(result)
+    (row,) = re.findall(r'<tr class="lowest">(.*?)</tr>', html, flags=re.DOTALL)
+    assert '/classes/4/judge_top1"' in row
+    assert "lowest</span>" in row
+
+
+def test_without_held_out_images_the_strip_says_so_and_no_handling_note_stands(result, evidence, metadata):
+    shown = Page(render_report(result, evidence, metadata=metadata)).text
+    del evidence["held_out"]
+    hidden = Page(render_report(result, evidence, metadata=metadata)).text
+    assert hidden.count("not shown") == 10
+    assert "not shown" not in shown
+    assert "Handling." in shown
+    assert "Handling." not in hidden
+
+
+def test_classes_the_verdict_counts_as_exposed_are_counted_and_marked(result):
+    for entry in result["classes"]:
+        entry["exposed"] = entry["label"] in (2, 5, 7)
+    html = render_report(result)
+    assert re.search(r"Classes exposed</h3>\s*<p class=\"figure\">3<small> of 10", html)
+    assert html.count('<span class="tag exposed">') == 3
+
+
+def test_the_best_control_is_the_highest_below_the_ceiling(result):
+    result["controls"]["untrained_attack"]["consensus_top1"] = {"value": 0.55, "low": 0.5, "high": 0.6, "n": 30}
+    html = render_report(result)
+    card = re.search(r"Best control</h3>(.*?)</div>", html, flags=re.DOTALL).group()
+    assert "/controls/untrained_attack/consensus_top1" in card
+    assert "Generator trained without the target" in card
+
+
+def test_scores_controls_and_history_that_are_missing_are_said_to_be(result):
+    result["notes"] = ["frechet_distance, held_out and public_selected were not computed: no images."]
+    result["scores"]["frechet_distance"] = None
+    result["controls"]["held_out"] = result["controls"]["public_selected"] = None
+    result["history"], result["agreement"] = [], {"judges": [], "kappa": []}
+    read = Page(render_report(result))
+    assert dict(read.measures)["/scores/frechet_distance"] == "not computed"
+    assert dict(read.measures)["/controls/held_out/consensus_top1"] == "not computed"
+    assert "The attack kept no snapshots." in read.text
+    assert result["notes"][0] in read.text
+
+
+@pytest.mark.parametrize(
+    ("overlap", "words"),
+    [(None, "not tested"), (False, "none found"), (True, "some public images"), (7, "7 of 20,000 public images")],
+)
+def test_the_overlap_of_public_and_private_images_is_put_in_words(result, overlap, words):
+    result["threat"]["public_is_private_overlap"] = overlap
+    cell = re.search(r"Overlap with private images</dt><dd>(.*?)</dd>", render_report(result), flags=re.DOTALL).group(1)
+    assert words in cell
+
+
+def test_attacks_that_did_not_run_are_listed_as_not_tested(result):
+    rows = re.search(r'id="coverage".*?</section>', render_report(result), flags=re.DOTALL).group()
+    assert re.search(r"Membership inference</th><td>not tested, out of scope</td>", rows)
+    assert re.search(r"Model inversion, score access</th><td>not tested, in scope</td>", rows)
+    assert rows.count("<strong>tested</strong>") == 1
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_texts_stand_out_from_every_ground_they_stand_on(page):
+    named = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", page))
+    grounds = ["#ffffff", named["wash"], named["attack"]]
+    for ink in ("ink", "muted", "accent"):
+        assert all(contrast(named[ink], ground) >= 4.5 for ground in grounds)
+    verdicts = re.findall(r"\.verdict\.[\w-]+ \{ background: (#\w{6}); color: (#\w{6}); \}", page)
+    assert len(verdicts) == 3
+    for ground, colour in verdicts:
+        assert contrast(colour, ground) >= 4.5
+        assert contrast(named["ink"], ground) >= 4.5
+    charts = set(re.findall(r"(?:stroke|fill): (#[0-9a-f]{6})[^\"]*\"[^>]*/?>", page))
+    assert charts >= {"#1d5a96", "#a8481c", "#2b7350"}
+    assert all(contrast(colour, "#ffffff") >= 4.5 for colour in re.findall(r"<text style=\"[^\"]*fill: (#\w{6})", page))
