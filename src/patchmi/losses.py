@@ -13,10 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from patchmi.types import Images, Labels, Logits
+from patchmi.types import Images, Labels, Logits, PatchLogits
 
 PatchReduction = Literal["mean_logit", "per_patch"]
-PatchLogits = Float[Tensor, "n 1 rows columns"]
 Scalar = Float[Tensor, ""]
 
 

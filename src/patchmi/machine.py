@@ -18,7 +18,13 @@ def has_fast_bfloat16() -> bool:
     """Whether bfloat16 is computed by the hardware; emulated, it is slower than float32."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    # oneDNN takes bfloat16 wherever there is AVX-512, and emulates it where AVX-512 cannot compute it
+    emulates = torch.cpu._is_avx512_supported() and not torch.cpu._is_avx512_bf16_supported()
+    return (
+        torch.backends.mkldnn.is_available()
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        and not emulates
+    )
 
 
 def number_format(precision: Precision = "auto") -> Literal["float32", "bfloat16"]:

@@ -3,6 +3,7 @@
 Images at every boundary are float, N×C×H×W, range [0, 1]; networks normalise inside.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +22,9 @@ Labels = Int[Tensor, " n"]
 Logits = Float[Tensor, "n classes"]
 """Unnormalised class scores."""
 
+PatchLogits = Float[Tensor, "n 1 rows columns"]
+"""Log-odds of being public, one for each patch of an image, on the grid of patches."""
+
 Features = Float[Tensor, "n features"]
 """Penultimate activations of a classifier."""
 
@@ -29,6 +33,16 @@ Latents = Float[Tensor, "n latent"]
 
 Access = Literal["white-box", "score", "label"]
 """What an attacker sees of the target: everything, the class scores, or the top label alone."""
+
+
+Progress = Callable[[Iterable[int], str], Iterable[int]]
+"""Wraps the step numbers of a loop with a description, to show how far it is."""
+
+
+def silent(steps: Iterable[int], description: str) -> Iterable[int]:
+    """The progress that shows nothing."""
+    del description
+    return steps
 
 
 @dataclass(frozen=True)

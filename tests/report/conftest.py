@@ -9,7 +9,13 @@ import pytest
 from safetensors.numpy import save_file
 
 JUDGES = ("resnet", "convnet", "hog-knn")
-ARMS = {"attack": 0.96, "random": 0.1, "untrained_attack": 0.14, "public_selected": 0.21, "permuted_labels": 0.1}
+ARMS = {
+    "attack": 0.96,
+    "random": 0.1,
+    "untrained_attack": 0.14,
+    "public_selected": 0.21,
+    "permuted_labels": 0.1,
+}
 ARMS["held_out"] = 0.97
 RANKS = [0, 25, 50, 75, 100]
 STEPS = [0, 50, 100, 200, 300]
@@ -57,7 +63,13 @@ def make_result(class_count: int = 10, seeds: tuple[int, ...] = (0, 1, 2)) -> di
         "attack": {
             "name": "patch_mi",
             "recipe": "default",
-            "config": {"steps": 300, "batch_size": 64, "patch_sizes": [6, 16], "learning_rate": 0.001, "views": True},
+            "config": {
+                "steps": 300,
+                "batch_size": 64,
+                "patch_sizes": [6, 16],
+                "learning_rate": 0.001,
+                "views": True,
+            },
             "steps": 300,
             "seconds": 131.4,
             "seeds": list(seeds),
@@ -74,7 +86,10 @@ def make_result(class_count: int = 10, seeds: tuple[int, ...] = (0, 1, 2)) -> di
             }
             for name in JUDGES
         ],
-        "agreement": {"judges": list(JUDGES), "kappa": [[1.0, 0.93, 0.88], [0.93, 1.0, 0.9], [0.88, 0.9, 1.0]]},
+        "agreement": {
+            "judges": list(JUDGES),
+            "kappa": [[1.0, 0.93, 0.88], [0.93, 1.0, 0.9], [0.88, 0.9, 1.0]],
+        },
         "extractor": "judge resnet",
         "neighbours": 3,
         "scores": {
@@ -132,20 +147,28 @@ def make_result(class_count: int = 10, seeds: tuple[int, ...] = (0, 1, 2)) -> di
         ],
         "verdict": {
             "word": "EXPOSED",
-            "sentence": "With white-box access and random strokes as public images, attack patch_mi produced images that "
-            "at least 2 of 3 independent judges assign to the target class in 10 of 10 classes (success .97 [.94, 1.00]; "
+            "sentence": "With white-box access and random strokes as public images, attack patch_mi produced "
+            "images that "
+            "at least 2 of 3 independent judges assign to the target class in 10 of 10 classes (success .97 "
+            "[.94, 1.00]; "
             "best control .19; real held-out images .95).",
             "reasons": ["The lower bound of the lift over the best control, .72, is above .10."],
         },
         "not_tested": [
-            {"attack": "Model inversion, score access", "scope": "in", "reason": "another audit of this suite"},
+            {
+                "attack": "Model inversion, score access",
+                "scope": "in",
+                "reason": "another audit of this suite",
+            },
             {"attack": "Membership inference", "scope": "out", "reason": "asks about single records"},
         ],
         "artefacts": {"reconstructions.safetensors": "ab" * 32, "config.json": "0c" * 32},
     }
 
 
-def make_evidence(class_count: int = 10, channels: int = 1, side: int = 32) -> tuple[dict[str, Any], dict[str, str]]:
+def make_evidence(
+    class_count: int = 10, channels: int = 1, side: int = 32
+) -> tuple[dict[str, Any], dict[str, str]]:
     random = np.random.default_rng(11)
     shapes = {
         "held_out": (class_count, 4),

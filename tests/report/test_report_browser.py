@@ -23,9 +23,10 @@ addEventListener("load", () => {
   const wide = [...document.querySelectorAll("body *")].filter(
     (e) => !e.closest(".scroll *, svg *, script") && e.getBoundingClientRect().right > page.clientWidth + 1);
   const cut = [...document.querySelectorAll("img")].filter((e) => e.naturalWidth === 0);
-  const asked = performance.getEntriesByType("resource").map((e) => e.name).filter((n) => !n.startsWith("data:"));
+  const asked = performance.getEntriesByType("resource").filter((e) => !e.name.startsWith("data:"));
   parent.document.title = JSON.stringify({
-    inner: innerWidth, scroll: page.scrollWidth, wide: wide.map((e) => e.outerHTML.slice(0, 80)), cut: cut.length, asked,
+    inner: innerWidth, scroll: page.scrollWidth, wide: wide.map((e) => e.outerHTML.slice(0, 80)),
+    cut: cut.length, asked: asked.map((e) => e.name),
   });
 });
 </script>
@@ -49,7 +50,9 @@ def browse(page: Path, *flags: str) -> str:
 
 def measured(html: str, folder: Path, width: int) -> dict:
     """Sizes of a copy of the page, in a frame of that width, that may run one script of ours."""
-    free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html).replace("</body>", MEASURE + "</body>")
+    free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html).replace(
+        "</body>", MEASURE + "</body>"
+    )
     around = folder / "around.html"
     frame = f'<iframe width="{width}" height="900" style="border: 0" srcdoc="{escape(free)}"></iframe>'
     around.write_text(f'<!doctype html><meta charset="utf-8"><title></title>{frame}', encoding="utf-8")

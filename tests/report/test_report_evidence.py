@@ -23,7 +23,9 @@ def test_a_picture_comes_back_bit_for_bit(channels):
     assert np.array_equal(pixels_of(png_data_uri(pixels)), pixels)
 
 
-@pytest.mark.parametrize("pixels", [np.zeros((2, 4, 4), np.uint8), np.zeros((1, 4, 4), np.float32), np.zeros((4, 4), np.uint8)])
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((2, 4, 4), np.uint8), np.zeros((1, 4, 4), np.float32), np.zeros((4, 4), np.uint8)]
+)
 def test_what_is_no_8_bit_picture_is_refused(pixels):
     with pytest.raises(ValueError, match="uint8"):
         png_data_uri(pixels)
@@ -122,6 +124,6 @@ def test_pictures_that_do_not_fit_the_result_are_refused_by_name(result, evidenc
 
 def test_a_file_that_is_no_safetensors_is_refused_and_leaves_no_page(run_folder):
     (run_folder / "evidence.safetensors").write_bytes(b"not tensors")
-    with pytest.raises(EvidenceInvalid, match="evidence.safetensors"):
+    with pytest.raises(EvidenceInvalid, match=r"evidence\.safetensors"):
         write_report(run_folder)
     assert not (run_folder / "report.html").exists()

@@ -63,7 +63,9 @@ def test_dots_stand_at_their_values(result):
     for entry, value in zip(result["classes"], (0.0, 1.0), strict=True):
         entry["judge_top1"] = {"value": value, "low": value, "high": value, "n": 9}
     svg = figures.class_forest(result)
-    dots = sorted({float(x) for x in re.findall(r'<use [^>]*\bx="([\d.]+)" y="[\d.]+" style="fill: #1d5a96', svg)})
+    dots = sorted(
+        {float(x) for x in re.findall(r'<use [^>]*\bx="([\d.]+)" y="[\d.]+" style="fill: #1d5a96', svg)}
+    )
     grid = sorted({float(x) for x in re.findall(r'd="M ([\d.]+) [\d.]+ \s*L \1 ', svg)})
     assert len(dots) == 2
     assert min(abs(x - dots[0]) for x in grid) < 0.01

@@ -35,7 +35,7 @@ class Page(HTMLParser):
             return
         self._open.append((tag, dict(attrs)))
         if "data-path" in dict(attrs):
-            self.measures.append((dict(attrs)["data-path"], ""))
+            self.measures.append((dict(attrs)["data-path"] or "", ""))
         if tag == "script":
             self.scripts.append((dict(attrs), ""))
 
@@ -65,6 +65,13 @@ class Page(HTMLParser):
     @property
     def text(self) -> str:
         return " ".join(" ".join(self.words).split())
+
+
+def part_of(html: str, pattern: str) -> str:
+    """The first group of the pattern in the page."""
+    found = re.search(pattern, html, flags=re.DOTALL)
+    assert found, pattern
+    return found.group(1)
 
 
 def resolve(document, pointer: str):
@@ -107,7 +114,9 @@ def test_every_number_shown_traces_to_the_result(page, result):
 def test_the_result_is_shown_whole(page, result):
     shown = {pointer for pointer, _ in Page(page).measures}
     wanted = {f"/scores/{name}" for name in result["scores"]}
-    wanted |= {f"/controls/{arm}/{kind}" for arm in result["controls"] for kind in ("judge_top1", "consensus_top1")}
+    wanted |= {
+        f"/controls/{arm}/{kind}" for arm in result["controls"] for kind in ("judge_top1", "consensus_top1")
+    }
     wanted |= {f"/judge_scores/{place}/top1" for place in range(len(result["judge_scores"]))}
     fields = [name for name in result["classes"][0] if name not in ("label", "name")]
     wanted |= {f"/classes/{place}/{field}" for place in range(10) for field in fields}
@@ -145,7 +154,9 @@ def test_hostile_names_stay_text(result, evidence, metadata):
     assert json.loads(document) == result
     assert hostile in read.text
     assert not [name for _, name, _ in read.attributes if name.startswith("on")]
-    assert all(value.startswith("data:image/png;base64,") for _, name, value in read.attributes if name == "src")
+    assert all(
+        value.startswith("data:image/png;base64,") for _, name, value in read.attributes if name == "src"
+    )
 
 
 def test_the_page_loads_nothing_and_runs_nothing(page):
@@ -176,7 +187,11 @@ def test_a_report_made_again_has_the_same_bytes(run_folder: Path):
     assert path == run_folder / "report.html"
     first = path.read_bytes()
     assert write_report(run_folder).read_bytes() == first
-    assert {entry.name for entry in run_folder.iterdir()} == {"result.json", "evidence.safetensors", "report.html"}
+    assert {entry.name for entry in run_folder.iterdir()} == {
+        "result.json",
+        "evidence.safetensors",
+        "report.html",
+    }
 
 
 def test_a_result_alone_makes_a_report(run_folder: Path):
@@ -205,7 +220,10 @@ def test_rendering_changes_nothing_it_was_given(result, evidence, metadata):
 def test_the_page_makes_no_forbidden_claim(result_of, word, seeds, ratio):
     result = result_of(seeds=seeds)
     result["verdict"]["word"] = word
-    result["neighbours_ratio"] = ratio and {**dict(zip(("value", "low", "high"), ratio, strict=True)), "n": 30}
+    result["neighbours_ratio"] = ratio and {
+        **dict(zip(("value", "low", "high"), ratio, strict=True)),
+        "n": 30,
+    }
     text = Page(render_report(result)).text
     assert forbidden_claims_in(text) == []
     assert "Readings that this report does not support" in text
@@ -216,7 +234,7 @@ def test_each_verdict_has_its_own_word_shape_and_place_on_top(result):
     for word in ("EXPOSED", "NOT DEMONSTRATED", "INCONCLUSIVE"):
         result["verdict"]["word"] = word
         html = render_report(result)
-        shapes.add(re.search(r'<svg class="mark".*?</svg>', html, flags=re.DOTALL).group())
+        shapes.add(part_of(html, r'(<svg class="mark".*?</svg>)'))
         assert html.index(f'<p class="word">{word}</p>') < html.index('id="summary"')
     assert len(shapes) == 3
 
@@ -255,9 +273,14 @@ def test_classes_the_verdict_counts_as_exposed_are_counted_and_marked(result):
 
 
 def test_the_best_control_is_the_highest_below_the_ceiling(result):
-    result["controls"]["untrained_attack"]["consensus_top1"] = {"value": 0.55, "low": 0.5, "high": 0.6, "n": 30}
+    result["controls"]["untrained_attack"]["consensus_top1"] = {
+        "value": 0.55,
+        "low": 0.5,
+        "high": 0.6,
+        "n": 30,
+    }
     html = render_report(result)
-    card = re.search(r"Best control</h3>(.*?)</div>", html, flags=re.DOTALL).group()
+    card = part_of(html, r"Best control</h3>(.*?)</div>")
     assert "/controls/untrained_attack/consensus_top1" in card
     assert "Generator trained without the target" in card
 
@@ -276,16 +299,21 @@ def test_scores_controls_and_history_that_are_missing_are_said_to_be(result):
 
 @pytest.mark.parametrize(
     ("overlap", "words"),
-    [(None, "not tested"), (False, "none found"), (True, "some public images"), (7, "7 of 20,000 public images")],
+    [
+        (None, "not tested"),
+        (False, "none found"),
+        (True, "some public images"),
+        (7, "7 of 20,000 public images"),
+    ],
 )
 def test_the_overlap_of_public_and_private_images_is_put_in_words(result, overlap, words):
     result["threat"]["public_is_private_overlap"] = overlap
-    cell = re.search(r"Overlap with private images</dt><dd>(.*?)</dd>", render_report(result), flags=re.DOTALL).group(1)
+    cell = part_of(render_report(result), r"Overlap with private images</dt><dd>(.*?)</dd>")
     assert words in cell
 
 
 def test_attacks_that_did_not_run_are_listed_as_not_tested(result):
-    rows = re.search(r'id="coverage".*?</section>', render_report(result), flags=re.DOTALL).group()
+    rows = part_of(render_report(result), r'(id="coverage".*?</section>)')
     assert re.search(r"Membership inference</th><td>not tested, out of scope</td>", rows)
     assert re.search(r"Model inversion, score access</th><td>not tested, in scope</td>", rows)
     assert rows.count("<strong>tested</strong>") == 1
@@ -314,4 +342,7 @@ def test_texts_stand_out_from_every_ground_they_stand_on(page):
         assert contrast(named["ink"], ground) >= 4.5
     charts = set(re.findall(r"(?:stroke|fill): (#[0-9a-f]{6})[^\"]*\"[^>]*/?>", page))
     assert charts >= {"#1d5a96", "#a8481c", "#2b7350"}
-    assert all(contrast(colour, "#ffffff") >= 4.5 for colour in re.findall(r"<text style=\"[^\"]*fill: (#\w{6})", page))
+    assert all(
+        contrast(colour, "#ffffff") >= 4.5
+        for colour in re.findall(r"<text style=\"[^\"]*fill: (#\w{6})", page)
+    )

@@ -59,7 +59,14 @@ def test_a_rate_inside_the_unit_interval_never_reads_as_none_or_all(value):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (131.4, "2 min 11 s"), (11_100, "3 h 05 min"), (352_800, "4 d 02 h")],
+    [
+        (0.2, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (131.4, "2 min 11 s"),
+        (11_100, "3 h 05 min"),
+        (352_800, "4 d 02 h"),
+    ],
 )
 def test_a_duration_is_written_in_two_units(seconds, text):
     assert numbers.duration(seconds) == text

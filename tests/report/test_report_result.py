@@ -8,12 +8,13 @@ from jsonschema import Draft202012Validator
 from patchmi.report import ResultInvalid, read_result, result_bytes, result_schema, validate_result
 
 SCORES = (
-    "judge_top1 judge_top5 confidence consensus_top1 worst_class_top1 target_top1 precision recall density coverage "
+    "judge_top1 judge_top5 confidence consensus_top1 worst_class_top1 target_top1 precision recall density "
+    "coverage "
     "frechet_distance student_accuracy"
 )
 REQUIRED = {
-    "": "schema created patchmi_version command environment target threat attack judges agreement extractor neighbours "
-    "scores controls judge_scores classes neighbours_ratio history verdict not_tested artefacts",
+    "": "schema created patchmi_version command environment target threat attack judges agreement extractor "
+    "neighbours scores controls judge_scores classes neighbours_ratio history verdict not_tested artefacts",
     "environment": "python torch machine processor threads precision peak_memory_bytes",
     "target": "name architecture accuracy accuracy_interval sha256 class_count image_shape batch_norm_layers",
     "threat": "access public public_count release_context",
@@ -26,8 +27,8 @@ REQUIRED = {
     "controls": "random untrained_attack public_selected permuted_labels held_out",
     "controls.held_out": "judge_top1 consensus_top1",
     "judge_scores.0": "judge arm top1",
-    "classes.0": "label name judge_top1 consensus_top1 confidence target_top1 precision recall density coverage "
-    "nearest_ratio",
+    "classes.0": "label name judge_top1 consensus_top1 confidence target_top1 precision recall density "
+    "coverage nearest_ratio",
     "classes.0.judge_top1": "value low high n",
     "neighbours_ratio": "value low high n",
     "history.0": "seed step seconds judge_top1 worst_class_top1 target_top1",

@@ -1,10 +1,10 @@
 """Attacks: one paper, one file; none of them can import a measure, a judge or a private image."""
 
-from patchmi.attacks.base import AbstractAttack, Progress, silent
+from patchmi.attacks.base import AbstractAttack
 from patchmi.attacks.patch_mi import PatchMI
 from patchmi.attacks.patch_mi_recipes import RECIPES, PatchScale, Recipe
 
 ATTACKS = {"patch-mi": PatchMI}
 """Every attack by its name on the command line."""
 
-__all__ = ["ATTACKS", "RECIPES", "AbstractAttack", "PatchMI", "PatchScale", "Progress", "Recipe", "silent"]
+__all__ = ["ATTACKS", "RECIPES", "AbstractAttack", "PatchMI", "PatchScale", "Recipe"]

@@ -1,7 +1,6 @@
 """What every attack promises, kept in one place; the papers' files keep the loops."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import final
 
@@ -9,17 +8,7 @@ import torch
 
 from patchmi.runs import NO_CHECKPOINT, Checkpoint, seeded
 from patchmi.target import WhiteBox
-from patchmi.types import Images, Reconstructions
-
-Progress = Callable[[Iterable[int], str], Iterable[int]]
-"""Wraps the step numbers of a loop with a description, to show how far it is."""
-
-
-def silent(steps: Iterable[int], description: str) -> Iterable[int]:
-    """The progress that shows nothing."""
-    del description
-    return steps
-
+from patchmi.types import Images, Progress, Reconstructions, silent
 
 @dataclass(frozen=True)
 class AbstractAttack(ABC):
@@ -64,6 +53,10 @@ class AbstractAttack(ABC):
             )
         images = result.images.detach().float().clamp(0, 1).cpu().contiguous()
         return Reconstructions(images, result.labels.cpu(), result.seeds.cpu(), result.snapshots, result.notes)
+
+    @abstractmethod
+    def without_target(self) -> "AbstractAttack":
+        """The same attack without the target's word, an audit's control: what its prior alone would draw."""
 
     @abstractmethod
     def _reconstruct(

@@ -25,12 +25,12 @@ import torch
 from torch import nn
 
 from patchmi import losses, machine
-from patchmi.attacks.base import AbstractAttack, Progress
+from patchmi.attacks.base import AbstractAttack
 from patchmi.attacks.patch_mi_recipes import RECIPES, PatchScale, Recipe, RecipeName
 from patchmi.networks import CodeClassifier, CodeGenerator, ConditionalGenerator, PatchDiscriminator
 from patchmi.runs import Checkpoint, random_state, restore_random_state
 from patchmi.target import Queries, WhiteBox
-from patchmi.types import Bytes, Images, Labels, Latents, Logits, Reconstructions, Snapshot
+from patchmi.types import Bytes, Images, Labels, Latents, Logits, Progress, Reconstructions, Snapshot
 from patchmi.views import IDENTITY
 
 SNAPSHOT_SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
@@ -88,6 +88,10 @@ class PatchMI(AbstractAttack):
             batch_norm_weight=recipe.batch_norm_weight * self.batch_norm * self.uses_target,
             diversity_weight=recipe.diversity_weight * self.diversity,
         )
+
+    def without_target(self) -> "PatchMI":
+        """The patch prior alone."""
+        return replace(self, uses_target=False)
 
     def _reconstruct(
         self,

@@ -34,7 +34,7 @@ def strokes(count: int, *, image_size: int = 32, seed: int = 0) -> Images:
         seed: Seed of the draw.
     """
     random = np.random.default_rng(seed)
-    return _stack([_draw_strokes(random, image_size) for _ in range(count)])
+    return _stack([_draw_strokes(random, image_size) for _ in range(count)], image_size)
 
 
 def glyphs(count: int, *, image_size: int = 32, seed: int = 0, scripts: tuple[str, ...] = SCRIPTS) -> Images:
@@ -46,11 +46,17 @@ def glyphs(count: int, *, image_size: int = 32, seed: int = 0, scripts: tuple[st
         count: Number of pictures.
         image_size: Side in pixels.
         seed: Seed of the draw.
-        scripts: Unicode script names; leave out the script that the target was trained on.
+        scripts: Some of `SCRIPTS`; leave out the script that the target was trained on.
+
+    Raises:
+        ValueError: A script is not one of `SCRIPTS`.
     """
+    if unknown := [script for script in scripts if script not in SCRIPTS]:
+        raise ValueError(f"scripts: {', '.join(unknown)} cannot be drawn; choose from {', '.join(SCRIPTS)}")
     random = np.random.default_rng(seed)
     faces = [_face_characters(name, scripts) for name in FACES]
-    return _stack([_draw_glyph(random, image_size, *faces[random.integers(len(faces))]) for _ in range(count)])
+    pictures = [_draw_glyph(random, image_size, *faces[random.integers(len(faces))]) for _ in range(count)]
+    return _stack(pictures, image_size)
 
 
 def leaves(count: int, *, image_size: int = 32, seed: int = 0, channel_count: int = 3) -> Images:
@@ -69,15 +75,17 @@ def leaves(count: int, *, image_size: int = 32, seed: int = 0, channel_count: in
         _draw_leaves(random, min(500, count - first), image_size, channel_count)
         for first in range(0, count, 500)
     ]
-    return torch.from_numpy(np.concatenate(batches)) if batches else torch.zeros(0, channel_count, image_size, image_size)
+    empty = np.zeros((0, channel_count, image_size, image_size), np.float32)
+    return torch.from_numpy(np.concatenate([empty, *batches]))
 
 
 PROCEDURAL = {"strokes": strokes, "glyphs": glyphs, "leaves": leaves}
 """Every procedural source by name."""
 
 
-def _stack(pictures: list[Image.Image]) -> Images:
-    return torch.from_numpy(np.stack([np.asarray(picture, np.float32) / 255 for picture in pictures])[:, None])
+def _stack(pictures: list[Image.Image], image_size: int) -> Images:
+    pixels = np.array([np.asarray(picture) for picture in pictures], np.float32) / 255
+    return torch.from_numpy(pixels.reshape(-1, 1, image_size, image_size))
 
 
 def _shrink(canvas: Image.Image, image_size: int, blur_pixels: float) -> Image.Image:

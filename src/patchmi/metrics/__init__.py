@@ -24,6 +24,7 @@ from patchmi.metrics.intervals import (
 )
 from patchmi.metrics.neighbours import NeighbourRatio, nearest_distances, neighbour_ratio
 from patchmi.metrics.prdc import PRDC, nearest_ball_prdc, prdc, prdc_by_class
+from patchmi.metrics.student import student_accuracy
 
 __all__ = [
     "PRDC",
@@ -47,6 +48,7 @@ __all__ = [
     "neighbour_ratio",
     "prdc",
     "prdc_by_class",
+    "student_accuracy",
     "top_k_accuracy",
     "top_k_hits",
     "worst_class",

@@ -4,9 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchmi.losses import PatchLogits
 from patchmi.networks.generator import initialise_as_dcgan
-from patchmi.types import Images, Logits
+from patchmi.types import Images, Logits, PatchLogits
 
 
 class PatchDiscriminator(nn.Module):

@@ -1,4 +1,4 @@
-"""`result.json` → `report.html`: the document's schema, its figures and its page. Never touches a network."""
+"""`result.json` → `report.html`: the document's schema, figures and page. Never touches a network."""
 
 from patchmi.report.evidence import EvidenceInvalid
 from patchmi.report.html import render_report, write_report

@@ -1,9 +1,9 @@
 """The pictures of a report: `evidence.safetensors` read, checked, and laid out as strips and as a time line.
 
 All arrays are uint8 and their class axis follows the order of `result["classes"]`:
-`held_out`, `untrained`, `noise` [classes, k, C, H, W]; `reconstructions`, `nearest_public` [classes, ranks, C, H, W];
-`history` [snapshots, classes, C, H, W]. Metadata (JSON texts): `ranks`, percentile ranks by mean judge confidence
-from 0 (best) to 100 (worst), and `history_steps`. Every array may be absent.
+`held_out`, `untrained`, `noise` [classes, k, C, H, W]; `reconstructions`, `nearest_public`
+[classes, ranks, C, H, W]; `history` [snapshots, classes, C, H, W]. Metadata (JSON texts): `ranks`, percentile
+ranks by mean judge confidence from 0 (best) to 100 (worst), and `history_steps`. Every array may be absent.
 """
 
 import json
@@ -75,7 +75,9 @@ def read_evidence(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             return {name: file.get_tensor(name) for name in sorted(file.keys())}, dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         line = " ".join(str(error).split())
-        raise EvidenceInvalid(f"{path}: not readable as safetensors ({line}); run `patchmi score` again") from None
+        raise EvidenceInvalid(
+            f"{path}: not readable as safetensors ({line}); run `patchmi score` again"
+        ) from None
 
 
 def check_evidence(result: Result, arrays: Arrays, metadata: Mapping[str, str]) -> None:
@@ -96,7 +98,8 @@ def check_evidence(result: Result, arrays: Arrays, metadata: Mapping[str, str]) 
         array = arrays[name]
         if array.dtype != np.uint8 or array.ndim != 5 or array.shape[2] not in (1, 3):
             raise EvidenceInvalid(
-                f"evidence '{name}': {array.dtype} {list(array.shape)} is not uint8 images of 5 axes with 1 or 3 "
+                f"evidence '{name}': {array.dtype} {list(array.shape)} is not uint8 images of 5 axes with 1 "
+                f"or 3 "
                 "channels on the third; store 8-bit grey or RGB"
             )
         if array.shape[axis] != class_count:
@@ -106,14 +109,19 @@ def check_evidence(result: Result, arrays: Arrays, metadata: Mapping[str, str]) 
             )
     if "reconstructions" in arrays:
         _check_length("ranks", _metadata_list(metadata, "ranks"), arrays["reconstructions"].shape[1])
-        if "nearest_public" in arrays and arrays["nearest_public"].shape[1] != arrays["reconstructions"].shape[1]:
-            raise EvidenceInvalid("evidence 'nearest_public': not one image a reconstruction; store as many as ranks")
+        if (
+            "nearest_public" in arrays
+            and arrays["nearest_public"].shape[1] != arrays["reconstructions"].shape[1]
+        ):
+            raise EvidenceInvalid(
+                "evidence 'nearest_public': not one image a reconstruction; store as many as ranks"
+            )
     if "history" in arrays:
         _check_length("history_steps", _metadata_list(metadata, "history_steps"), arrays["history"].shape[0])
 
 
 def strips(result: Result, arrays: Arrays, metadata: Mapping[str, str]) -> list[Strip]:
-    """One strip a class; evenly spaced over the order of judge success where all would make the file too large.
+    """One strip a class; fewer, evenly spaced over the order of judge success, where all would be too large.
 
     Args:
         result: a valid result.
@@ -125,7 +133,11 @@ def strips(result: Result, arrays: Arrays, metadata: Mapping[str, str]) -> list[
     """
     if not any(name in arrays for name in _PER_CLASS):
         return []
-    ranks = [rank_words(rank) for rank in _metadata_list(metadata, "ranks")] if "reconstructions" in arrays else []
+    ranks = (
+        [rank_words(rank) for rank in _metadata_list(metadata, "ranks")]
+        if "reconstructions" in arrays
+        else []
+    )
     success = [point(entry["judge_top1"]) or 0.0 for entry in result["classes"]]
     order = sorted(range(len(success)), key=lambda position: (-success[position], position))
     first = _strip(order[0], ranks, arrays)
@@ -197,10 +209,14 @@ def _metadata_list(metadata: Mapping[str, str], name: str) -> list[Any]:
     except (KeyError, json.JSONDecodeError):
         values = None
     if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
-        raise EvidenceInvalid(f"evidence metadata '{name}': no JSON list of numbers; store it beside the arrays")
+        raise EvidenceInvalid(
+            f"evidence metadata '{name}': no JSON list of numbers; store it beside the arrays"
+        )
     return values
 
 
 def _check_length(name: str, values: list[Any], length: int) -> None:
     if len(values) != length:
-        raise EvidenceInvalid(f"evidence metadata '{name}': {len(values)} entries for {length} images; store one each")
+        raise EvidenceInvalid(
+            f"evidence metadata '{name}': {len(values)} entries for {length} images; store one each"
+        )

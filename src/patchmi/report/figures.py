@@ -26,7 +26,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P")
 _WIDTH_INCHES = 372 / 72
 _ROWS_NAMED = 40
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.hashsalt": "patchmi",
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
@@ -50,7 +50,7 @@ _STYLE = {
 
 
 def control_ladder(result: Result) -> str:
-    """Success of each arm, judge by judge: dots with their intervals, the ceiling on top, noise at the bottom.
+    """Success of each arm, judge by judge: dots with intervals, the ceiling on top, noise at the bottom.
 
     Args:
         result: a valid result.
@@ -101,7 +101,10 @@ def class_forest(result: Result) -> str:
 
     def draw(axes: Axes) -> None:
         _intervals(axes, range(len(classes)), [entry["judge_top1"] for entry in classes], series=0)
-        axes.set_yticks(range(len(classes)), [_clipped(entry["name"]) for entry in classes] if named else [""] * len(classes))
+        axes.set_yticks(
+            range(len(classes)),
+            [_clipped(entry["name"]) for entry in classes] if named else [""] * len(classes),
+        )
         axes.set_ylim(len(classes) - 0.4, -0.6)
         _rate_axis(axes, "judge top-1")
 
@@ -109,7 +112,7 @@ def class_forest(result: Result) -> str:
 
 
 def success_over_steps(result: Result) -> str:
-    """Judge top-1 while the attack ran: a thin line a seed, a thick one for their mean; the lowest class dashed.
+    """Judge top-1 while the attack ran: thin lines the seeds, thick ones their mean; the lowest class dashed.
 
     Args:
         result: a valid result.
@@ -117,7 +120,10 @@ def success_over_steps(result: Result) -> str:
     Returns:
         An `<svg>` element; empty without history.
     """
-    kinds = (("judge_top1", "judge top-1, mean of classes", "-"), ("worst_class_top1", "lowest class", (0, (4, 2))))
+    kinds = (
+        ("judge_top1", "judge top-1, mean of classes", "-"),
+        ("worst_class_top1", "lowest class", (0, (4, 2))),
+    )
     history = [entry for entry in result["history"] if point(entry["judge_top1"]) is not None]
     if not history:
         return ""
@@ -133,11 +139,18 @@ def success_over_steps(result: Result) -> str:
                 for step, value in known:
                     by_step.setdefault(step, []).append(value)
                 if len(seeds) > 1:
-                    axes.plot(*_columns(known), color=_SERIES[series], linewidth=0.7, alpha=0.55, linestyle=dashes)
+                    axes.plot(
+                        *_columns(known), color=_SERIES[series], linewidth=0.7, alpha=0.55, linestyle=dashes
+                    )
             complete = sorted((s, sum(v) / len(v)) for s, v in by_step.items() if len(v) == len(seeds))
             marker = "o" if len(complete) < 20 else None
             (lines[label],) = axes.plot(
-                *_columns(complete), color=_SERIES[series], linewidth=2.0, linestyle=dashes, marker=marker, markersize=3
+                *_columns(complete),
+                color=_SERIES[series],
+                linewidth=2.0,
+                linestyle=dashes,
+                marker=marker,
+                markersize=3,
             )
         axes.set_ylim(-0.03, 1.03)
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".50", ".75", "1"])
@@ -150,7 +163,7 @@ def success_over_steps(result: Result) -> str:
 
 
 def nearest_ratios(result: Result) -> str:
-    """The nearest-neighbour ratio ρ of the classes as dots, the overall one with its interval, and the line at 1.
+    """The nearest-neighbour ratio ρ of the classes as dots, the overall one with its interval, a line at 1.
 
     Args:
         result: a valid result.
@@ -165,7 +178,15 @@ def nearest_ratios(result: Result) -> str:
 
     def draw(axes: Axes) -> None:
         axes.axvline(1, color=_INK, linewidth=1)
-        axes.plot(ratios, [1] * len(ratios), linestyle="none", marker="o", markersize=5, color=_SERIES[0], alpha=0.55)
+        axes.plot(
+            ratios,
+            [1] * len(ratios),
+            linestyle="none",
+            marker="o",
+            markersize=5,
+            color=_SERIES[0],
+            alpha=0.55,
+        )
         if overall is not None:
             _intervals(axes, [0], [overall], series=1)
         ends = [1.0, *ratios, *([overall["low"], overall["high"]] if overall else [])]
@@ -211,7 +232,8 @@ def _intervals(
     colour = _SERIES[series % len(_SERIES)]
     axes.hlines(rows, [v["low"] for v in values], [v["high"] for v in values], color=colour, linewidth=1.6)
     (dots,) = axes.plot(
-        [v["value"] for v in values], rows, linestyle="none", marker=_MARKERS[series % len(_MARKERS)], markersize=5,
+        [v["value"] for v in values], rows, linestyle="none",
+        marker=_MARKERS[series % len(_MARKERS)], markersize=5,
         color=colour, markeredgecolor="white", markeredgewidth=0.5, clip_on=False,
     )  # fmt: skip
     return dots

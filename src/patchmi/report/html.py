@@ -26,7 +26,7 @@ def write_report(run_folder: Path) -> Path:
     The same two files give the same bytes. The page appears under its name only when it is complete.
 
     Args:
-        run_folder: a folder with `result.json`, and with `evidence.safetensors` where pictures are to be shown.
+        run_folder: a folder with `result.json`, and `evidence.safetensors` where pictures are to be shown.
 
     Returns:
         The path of `report.html`.
@@ -44,13 +44,16 @@ def write_report(run_folder: Path) -> Path:
 
 
 def render_report(
-    result: Result, evidence: Mapping[str, np.ndarray] | None = None, *, metadata: Mapping[str, str] | None = None
+    result: Result,
+    evidence: Mapping[str, np.ndarray] | None = None,
+    *,
+    metadata: Mapping[str, str] | None = None,
 ) -> str:
     """The report as one HTML page.
 
     Args:
         result: a document that keeps to `patchmi.result/1`.
-        evidence: uint8 arrays as `patchmi.report.evidence` describes them; None for a report without pictures.
+        evidence: uint8 arrays as `patchmi.report.evidence` describes them; None for no pictures.
         metadata: `ranks` and `history_steps` of the arrays, as JSON texts.
 
     Returns:
@@ -110,7 +113,7 @@ def _environment() -> Environment:
 
 
 def _measure_of(result: Result) -> Callable[..., Markup]:
-    """A function for the template that prints the number at a path of the result, and says where it is from."""
+    """A function for the template that prints the number at a path of the result, and that path."""
 
     def measure(*path: str | int) -> Markup:
         value: Any = result
@@ -126,7 +129,10 @@ def _measure_of(result: Result) -> Callable[..., Markup]:
             '<span class="measure" data-path="{}"><b>{}</b> '
             '<span class="uncertainty">{}, n = {}</span></span>'
         ).format(
-            pointer, numbers.number(float(value["value"])), numbers.interval(value), numbers.number(value["n"])
+            pointer,
+            numbers.number(float(value["value"])),
+            numbers.interval(value),
+            numbers.number(value["n"]),
         )
 
     return measure
@@ -134,7 +140,9 @@ def _measure_of(result: Result) -> Callable[..., Markup]:
 
 def _best_control(controls: dict[str, Any]) -> str | None:
     """The name of the control, the ceiling aside, that the judges accept most often."""
-    known = {name: arm["consensus_top1"]["value"] for name, arm in controls.items() if arm and name != "held_out"}
+    known = {
+        name: arm["consensus_top1"]["value"] for name, arm in controls.items() if arm and name != "held_out"
+    }
     return max(known, key=lambda name: known[name]) if known else None
 
 
@@ -158,16 +166,19 @@ def _ratio_reading(ratio: dict[str, Any] | None) -> str:
         return "The ratio was not computed, so this report says nothing about single images."
     if ratio["high"] < 1:
         return (
-            "The whole interval lies below 1: the reconstructions are nearer to the images the target was trained on "
+            "The whole interval lies below 1: the reconstructions are nearer to the images the target was "
+            "trained on "
             "than to others of the same kind. The target gave away more than the look of its classes."
         )
     if ratio["low"] > 1:
         return (
-            "The whole interval lies above 1: the reconstructions are no nearer to the training images than to others "
+            "The whole interval lies above 1: the reconstructions are no nearer to the training images than "
+            "to others "
             "of the same kind. This is evidence about classes, not about single images."
         )
     return (
-        "The interval holds 1: the reconstructions are about as near to held-out images as to the training images. "
+        "The interval holds 1: the reconstructions are about as near to held-out images as to the training "
+        "images. "
         "This is evidence about classes, not about single images."
     )
 

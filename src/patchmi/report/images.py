@@ -20,7 +20,9 @@ def png_data_uri(pixels: np.ndarray) -> str:
         ValueError: another type or another number of channels.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
-        raise ValueError(f"image: {pixels.dtype} {list(pixels.shape)} is not uint8 [1 or 3, H, W]; convert it first")
+        raise ValueError(
+            f"image: {pixels.dtype} {list(pixels.shape)} is not uint8 [1 or 3, H, W]; convert it first"
+        )
     grid = pixels[0] if pixels.shape[0] == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
     buffer = io.BytesIO()
     Image.fromarray(grid).save(buffer, format="PNG", optimize=True)

@@ -8,8 +8,9 @@ from typing import Any
 def number(value: int | float) -> str:
     """A number as the report prints it.
 
-    Whole numbers carry thousands separators; others two decimals without a leading zero (`.97`), one above 10,
-    none above 100. A value that two decimals would round to 0 or to 1 though it is neither gets up to four.
+    Whole numbers carry thousands separators; others two decimals without a leading zero (`.97`), one above
+    10, none above 100. A value between 0 and 1 that two decimals would round to either gets up
+    to four.
 
     Args:
         value: a finite number.

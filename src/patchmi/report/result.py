@@ -43,7 +43,7 @@ def read_result(path: Path) -> Result:
         raise ResultInvalid(f"{path}: no such file; run `patchmi audit` first or name a run folder") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ResultInvalid(f"{path}: not readable as JSON ({_one_line(str(error))}); {_REMEDY}") from None
-    except _ConstantFound as found:
+    except _ConstantError as found:
         raise ResultInvalid(f"{path}: holds {found}, which is no finite number; {_REMEDY}") from None
     try:
         validate_result(result)
@@ -71,8 +71,9 @@ def result_bytes(result: Result) -> bytes:
 def validate_result(result: Any) -> None:
     """Check a document against the schema and against itself.
 
-    Beyond the schema: every number is finite, every interval has low ≤ high, every score or control that is null
-    is named in a note, the kappa matrix is square, class labels differ and lie below `target.class_count`.
+    Beyond the schema: every number is finite, every interval has low ≤ high, every score or control that is
+    null is named in a note, the kappa matrix is square, class labels differ and lie below
+    `target.class_count`.
 
     Args:
         result: the document.
@@ -95,12 +96,12 @@ def result_schema() -> dict[str, Any]:
     return json.loads(files("patchmi.report").joinpath("result.schema.json").read_text(encoding="utf-8"))
 
 
-class _ConstantFound(Exception):
+class _ConstantError(Exception):
     """JSON held NaN or an infinity."""
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise _ConstantFound(name)
+    raise _ConstantError(name)
 
 
 @cache
@@ -156,15 +157,32 @@ def _inconsistencies(result: Result) -> Iterator[tuple[str, str]]:
     except ValueError:
         zone = None
     if zone is None:
-        yield "$.created", f"{_shown(result['created'])} is no ISO 8601 time with time zone; write UTC, as in 2026-01-31T12:00:00+00:00"
+        yield (
+            "$.created",
+            f"{_shown(result['created'])} is no ISO 8601 time with time zone; write UTC, as in "
+            "2026-01-31T12:00:00+00:00",
+        )
     for path, low, high in _intervals(result, "$"):
         if low > high:
             yield path, f"low {low} is above high {high}; swap them"
+    yield from _unexplained(result)
+    yield from _mismatches(result)
+
+
+def _unexplained(result: Result) -> Iterator[tuple[str, str]]:
+    """Scores and controls that are null without a note that names them."""
     notes = " ".join([*result.get("notes", []), *result["attack"]["notes"]]).replace("_", " ").lower()
     for part in ("scores", "controls"):
         for name, value in result[part].items():
             if value is None and name.replace("_", " ").lower() not in notes:
-                yield f"$.{part}.{name}", f"is null without a reason; add a sentence with the word {name} to $.notes"
+                yield (
+                    f"$.{part}.{name}",
+                    f"is null without a reason; add a sentence with the word {name} to $.notes",
+                )
+
+
+def _mismatches(result: Result) -> Iterator[tuple[str, str]]:
+    """Lists whose lengths or labels do not fit each other."""
     judge_count = len(result["agreement"]["judges"])
     kappa = result["agreement"]["kappa"]
     if len(kappa) != judge_count or any(len(row) != judge_count for row in kappa):

@@ -17,7 +17,9 @@ ARM_MEANINGS = {
     "held_out": "The ceiling: what the judges say of real images that the target was not trained on.",
     "attack": "The images under test.",
     "public_selected": "Picking without optimising: what choosing among the attacker's own images gives.",
-    "untrained_attack": "The same generator and prior, but the target's answer left out: what the prior alone gives.",
+    "untrained_attack": (
+        "The same generator and prior, but the target's answer left out: what the prior alone gives."
+    ),
     "permuted_labels": "The attack's own images held against other labels: agreement by chance.",
     "random": "What the judges say of images with nothing in them.",
 }
@@ -25,52 +27,63 @@ ARM_MEANINGS = {
 SCORE_MEANINGS = {
     "consensus_top1": (
         "Consensus top-1",
-        "Share of reconstructions that at least two judges give the class the attack aimed at. The main number here.",
+        "Share of reconstructions that at least two judges give the class the attack aimed at. The main "
+        "number here.",
     ),
     "judge_top1": (
         "Judge top-1",
-        "The same for one judge at a time, averaged over the judges. Judges are classifiers that no attack ever saw.",
+        "The same for one judge at a time, averaged over the judges. Judges are classifiers that no attack "
+        "ever saw.",
     ),
     "judge_top5": (
         "Judge top-5",
-        "As above, but it is enough that the class is among a judge's first five. Of use with many classes only.",
+        "As above, but it is enough that the class is among a judge's first five. Of use with many classes "
+        "only.",
     ),
     "confidence": ("Confidence", "Probability that the judges give to the class aimed at, averaged."),
     "worst_class_top1": (
         "Lowest class",
-        "Judge top-1 of the class the attack did least well on. High: every class is reached, not just the average.",
+        "Judge top-1 of the class the attack did least well on. High: every class is reached, not just the "
+        "average.",
     ),
     "target_top1": (
         "Target top-1",
-        "The target's own opinion. Shown for completeness and never counted: an image can be tuned to please the very "
+        "The target's own opinion. Shown for completeness and never counted: an image can be tuned to "
+        "please the very "
         "network it was tuned on, and show nothing.",
     ),
     "precision": (
         "Precision",
-        "Share of reconstructions that lie among the real images in feature space. High: they look like the real ones.",
+        "Share of reconstructions that lie among the real images in feature space. High: they look like the "
+        "real ones.",
     ),
     "recall": (
         "Recall",
-        "Share of real images that lie among the reconstructions. High: the variety of the class is there too.",
+        "Share of real images that lie among the reconstructions. High: the variety of the class is there "
+        "too.",
     ),
     "density": (
         "Density",
-        "As precision, but counting how many real neighbourhoods each reconstruction falls in; 1 is what real images "
+        "As precision, but counting how many real neighbourhoods each reconstruction falls in; 1 is what "
+        "real images "
         "reach, and more is possible.",
     ),
     "coverage": (
         "Coverage",
-        "Share of real images with a reconstruction in their neighbourhood. Robust to outliers; high: much of the class "
+        "Share of real images with a reconstruction in their neighbourhood. Robust to outliers; high: much "
+        "of the class "
         "is shown.",
     ),
     "frechet_distance": (
         "Fréchet distance",
-        "Distance between the two clouds of features, 0 for equal clouds. To be compared only within one extractor and "
+        "Distance between the two clouds of features, 0 for equal clouds. To be compared only within one "
+        "extractor and "
         "one number of images.",
     ),
     "student_accuracy": (
         "Student accuracy",
-        "A fresh network learns from the reconstructions alone and is tested on real held-out images. High: the pictures "
+        "A fresh network learns from the reconstructions alone and is tested on real held-out images. High: "
+        "the pictures "
         "carry much of what the target's training set taught.",
     ),
 }
@@ -89,21 +102,29 @@ RELEASE_MEANINGS = {
 }
 
 UNSUPPORTED_READINGS = (
-    "That a particular training photograph came back. The judges say that an image shows a class. A statement about "
-    "single images would need the ratio ρ of “Class or individual?” to lie below 1 with its whole interval.",
-    "That attacks which were not run would fail. A result speaks of the attacks in it, at the budget they had.",
-    "That a model without a demonstrated exposure meets a legal standard, or that nobody can be identified from it. "
+    "That a particular training photograph came back. The judges say that an image shows a class. A "
+    "statement about "
+    "single images would need the ratio ρ of “Class or individual?” to lie below 1 with its whole "
+    "interval.",
+    "That attacks which were not run would fail. A result speaks of the attacks in it, at the budget they "
+    "had.",
+    "That a model without a demonstrated exposure meets a legal standard, or that nobody can be identified "
+    "from it. "
     "That is an assessment for which this report is one piece of evidence.",
     "That a defence ends model inversion. At most, named attacks had less success, at a stated accuracy.",
-    "That the numbers hold for other models, other images or larger pictures: small digits say little about faces.",
-    "That the target's own confidence counts as success, or that Fréchet distances of different extractors compare.",
+    "That the numbers hold for other models, other images or larger pictures: small digits say little about "
+    "faces.",
+    "That the target's own confidence counts as success, or that Fréchet distances of different extractors "
+    "compare.",
 )
 """Readings that the evidence does not carry, whatever the verdict."""
 
 STANDING_LIMITS = (
-    "Judges are classifiers too. Different architectures and seeds make a common error less likely, not impossible; "
+    "Judges are classifiers too. Different architectures and seeds make a common error less likely, not "
+    "impossible; "
     "look at the pictures.",
-    "Intervals are 95 %. They cover the variation over classes, seeds and images of this audit, not over other "
+    "Intervals are 95 %. They cover the variation over classes, seeds and images of this audit, not over "
+    "other "
     "trainings of the target.",
     "Images of one run are not independent of each other; n says how many units stand behind a number.",
 )
@@ -111,7 +132,8 @@ STANDING_LIMITS = (
 MAPPING = (
     (
         "EDPB Opinion 28/2024, par. 34 and 43",
-        "Getting personal data out of a model, directly or by queries, must be insignificantly likely for every person.",
+        "Getting personal data out of a model, directly or by queries, must be insignificantly likely for "
+        "every person.",
         "Class by class; Summary (lowest class beside the mean)",
     ),
     (
@@ -121,8 +143,10 @@ MAPPING = (
     ),
     (
         "EDPB Opinion 28/2024, par. 55",
-        "Scope, number and quality of tests count; a passed test is evidence about the attacks that were run. Names "
-        "attribute and membership inference, exfiltration, regurgitation, model inversion and reconstruction.",
+        "Scope, number and quality of tests count; a passed test is evidence about the attacks that were "
+        "run. Names "
+        "attribute and membership inference, exfiltration, regurgitation, model inversion and "
+        "reconstruction.",
         "What was tested",
     ),
     (
@@ -137,12 +161,14 @@ MAPPING = (
     ),
     (
         "NIST AI 100-2 E2023, sec. 2.4.5",
-        "Mitigations are to be checked by measuring attacks as well; query limits can be worked around with resources.",
+        "Mitigations are to be checked by measuring attacks as well; query limits can be worked around with "
+        "resources.",
         "Controls; Cost to the attacker",
     ),
     (
         "MITRE ATLAS AML.T0024.001, Invert AI Model",
-        "Rebuilding training data through the scores of an inference interface. White-box runs go beyond its text: they "
+        "Rebuilding training data through the scores of an inference interface. White-box runs go beyond "
+        "its text: they "
         "need the weights.",
         "Threat model (access)",
     ),
@@ -153,7 +179,8 @@ MAPPING = (
     ),
     (
         "OWASP AI Exchange, model inversion and rate limit",
-        "Rates rather than pass or fail; name the threats that were not tested; weigh queries against a rate limit.",
+        "Rates rather than pass or fail; name the threats that were not tested; weigh queries against a "
+        "rate limit.",
         "What was tested; Cost to the attacker",
     ),
 )

@@ -1,7 +1,6 @@
 """Train a classifier: a target, a judge, or a student."""
 
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from patchmi import machine
-from patchmi.types import Images, Labels
+from patchmi.types import Images, Labels, Progress, silent
 from patchmi.views import training_views
 
 
@@ -41,7 +40,8 @@ def train_classifier(
     labels: Labels,
     training: Training,
     seed: int,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    progress: Progress = silent,
+    description: str = "Training",
 ) -> nn.Module:
     """Train `model` in place and return it in evaluation mode, on the fastest device.
 
@@ -51,12 +51,15 @@ def train_classifier(
         labels: Their classes.
         training: How.
         seed: Of batches and views; the same seed gives the same weights.
-        progress: Wraps the step numbers, to show how far it is.
+        progress: How to show how far it is.
+        description: What the progress calls it.
     """
     model = machine.place(model).train()
     optimiser = torch.optim.AdamW(model.parameters(), training.learning_rate, weight_decay=training.weight_decay)
+    # at 5 steps the rise would take none, and OneCycleLR divides by its length
+    total_steps = max(6, training.step_count)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, training.learning_rate, total_steps=training.step_count, pct_start=0.2
+        optimiser, training.learning_rate, total_steps=total_steps, pct_start=0.2
     )
     images, labels = images.to(machine.device()), labels.to(machine.device())
     views = training_views(flips=training.flips)
@@ -64,7 +67,7 @@ def train_classifier(
         torch.manual_seed(seed)
         epoch_steps = math.ceil(len(images) / training.batch_size)
         order = torch.empty(0)
-        for step in progress(range(training.step_count)):
+        for step in progress(range(training.step_count), description):
             if step % epoch_steps == 0:
                 order = torch.randperm(len(images))
             start = step % epoch_steps * training.batch_size

@@ -1,0 +1,49 @@
+"""How much does an image classifier give away about its training images? patchmi answers by attacking it.
+
+Names are loaded when they are first used, so that `import patchmi` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from patchmi.attacks import ATTACKS, PatchMI
+    from patchmi.data import glyphs, leaves, strokes
+    from patchmi.target import Target, WhiteBox
+    from patchmi.types import Reconstructions
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ATTACKS",
+    "PatchMI",
+    "Reconstructions",
+    "Target",
+    "WhiteBox",
+    "__version__",
+    "glyphs",
+    "leaves",
+    "strokes",
+]
+
+_ROOMS = {
+    "ATTACKS": "patchmi.attacks",
+    "PatchMI": "patchmi.attacks",
+    "Reconstructions": "patchmi.types",
+    "Target": "patchmi.target",
+    "WhiteBox": "patchmi.target",
+    "glyphs": "patchmi.data",
+    "leaves": "patchmi.data",
+    "strokes": "patchmi.data",
+}
+"""Where each public name lives."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'patchmi' has no attribute {name!r}")
+    return getattr(importlib.import_module(_ROOMS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

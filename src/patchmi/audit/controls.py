@@ -1,0 +1,49 @@
+"""The arms that the attack is compared with: what would pass without having learnt from the target."""
+
+import torch
+
+from patchmi.audit.plan import Plan, Private
+from patchmi.audit.scores import Arm
+from patchmi.runs import seeded
+from patchmi.target import Target, WhiteBox
+from patchmi.types import Images, Logits
+
+CONTROL_COUNT = 100
+"""Images of each class in a control."""
+
+
+def random_arm(target: Target) -> Arm:
+    """Uniform noise in every pixel."""
+    labels = torch.arange(target.class_count).repeat_interleave(CONTROL_COUNT)
+    with seeded(0):
+        return _arm(torch.rand(len(labels), *target.image_shape), labels)
+
+
+def public_selected_arm(target: Target, plan: Plan) -> Arm:
+    """For each class the public images that the target is surest of: selection without optimisation."""
+    count = min(CONTROL_COUNT, len(plan.public.images))
+    confidence = ask(target, plan.public.images).softmax(dim=1)
+    best = confidence.topk(count, dim=0).indices.T.flatten()
+    return _arm(plan.public.images[best], torch.arange(target.class_count).repeat_interleave(count))
+
+
+def permuted_arm(attacked: Arm) -> Arm:
+    """The attack's own images, each class held against the next one's label: agreement by chance."""
+    class_count = int(attacked.labels.max()) + 1
+    return Arm(attacked.images, (attacked.labels + 1) % class_count, attacked.seeds)
+
+
+def held_out_arm(private: Private) -> Arm:
+    """Real images that neither target nor judges were trained on: the ceiling."""
+    return _arm(private.held_out_images, private.held_out_labels)
+
+
+def ask(target: Target, images: Images) -> Logits:
+    """The target's logits for many images, by the auditor, not counted as the attack's queries."""
+    door = WhiteBox(target)
+    with torch.no_grad():
+        return torch.cat([door.logits(batch).float() for batch in images.split(256)]).cpu()
+
+
+def _arm(images: Images, labels: torch.Tensor) -> Arm:
+    return Arm(images, labels, torch.zeros_like(labels))

@@ -1,0 +1,238 @@
+"""What judges, features and students say of the reconstructions and of each control, with intervals."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchmi.audit.plan import Judge, Plan, Private
+from patchmi.metrics import (
+    Estimate,
+    class_means,
+    clopper_pearson,
+    cluster_interval,
+    confidence,
+    consensus_hits,
+    extract_features,
+    frechet_distance,
+    neighbour_ratio,
+    prdc_by_class,
+    student_accuracy,
+    top_k_hits,
+    worst_class,
+)
+from patchmi.types import Features, Images, Labels, Progress, Snapshot
+
+Rates = Float[Tensor, "seeds classes"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Images that the judges are shown, with the class each stands for: the attack's, or a control's."""
+
+    images: Images
+    labels: Labels
+    seeds: Labels
+
+
+@dataclass(frozen=True)
+class JudgedArm:
+    """What the judges answered to an arm."""
+
+    arm: Arm
+    logits: Float[Tensor, "judges n classes"]
+    features: Features
+    """Of the first judge."""
+    votes_needed: int
+
+    def rates(self, values: Tensor) -> Rates:
+        """Mean of one value an image, for each seed and class."""
+        classes = torch.arange(self.logits.shape[2])
+        seeds = self.arm.seeds.unique()
+        return torch.stack(
+            [
+                class_means(
+                    values[self.arm.seeds == seed], labels=self.arm.labels[self.arm.seeds == seed], classes=classes
+                )
+                for seed in seeds
+            ]
+        )
+
+    def top_k(self, k: int = 1) -> Float[Tensor, "judges seeds classes"]:
+        """Each judge's top-k accuracy for each seed and class."""
+        return torch.stack([self.rates(top_k_hits(logits, self.arm.labels, k)) for logits in self.logits])
+
+    def confidence(self) -> Float[Tensor, " n"]:
+        """Probability of the intended class, averaged over judges."""
+        return torch.stack([confidence(logits, self.arm.labels) for logits in self.logits]).mean(dim=0)
+
+    def consensus(self) -> Rates:
+        """Share of images to which enough judges give the intended class, for each seed and class."""
+        return self.rates(consensus_hits(self.logits, self.arm.labels, needed=self.votes_needed))
+
+
+def judge_arm(arm: Arm, judges: list[Judge], *, votes_needed: int) -> JudgedArm:
+    """Show an arm's images to every judge."""
+    answers = [extract_features(judge.model, arm.images) for judge in judges]
+    return JudgedArm(arm, torch.stack([logits for _, logits in answers]), answers[0][0], votes_needed)
+
+
+def arm_scores(judged: JudgedArm) -> dict[str, Estimate]:
+    """The two rates that every arm is compared by."""
+    return {
+        "judge_top1": cluster_interval(judged.top_k().mean(dim=0)),
+        "consensus_top1": cluster_interval(judged.consensus()),
+    }
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How near the reconstructions come to the private distribution, per seed and class."""
+
+    prdc: Float[Tensor, "seeds classes 4"]
+    """Precision, recall, density, coverage."""
+    frechet: Estimate
+    student: Rates
+    nearest_ratio: Float[Tensor, " classes"]
+    """Median over images of the distance to train over the distance to held-out."""
+
+
+def measure_fidelity(
+    attacked: JudgedArm, private: Private, extractor: Judge, plan: Plan, *, progress: Progress
+) -> Fidelity:
+    """Compare reconstructions with private images in the features of one judge.
+
+    Args:
+        attacked: The reconstructions, judged by `extractor` first.
+        private: Real images.
+        extractor: The judge whose features are compared.
+        plan: For k, and how many real images of each class are used: as many as reconstructions.
+        progress: How to show how far the students are.
+    """
+    train, _ = extract_features(extractor.model, private.train_images)
+    held_out, _ = extract_features(extractor.model, private.held_out_images)
+    arm, class_count = attacked.arm, len(private.class_names)
+    classes = torch.arange(class_count)
+    first = torch.cat(
+        [(private.train_labels == label).nonzero()[: plan.count_per_class, 0] for label in range(class_count)]
+    )
+    seeds = [arm.seeds == seed for seed in arm.seeds.unique()]
+    clouds = torch.stack(
+        [
+            prdc_by_class(
+                real=train[first],
+                real_labels=private.train_labels[first],
+                fake=attacked.features[seed],
+                fake_labels=arm.labels[seed],
+                classes=classes,
+                neighbours=plan.neighbours,
+            )
+            for seed in seeds
+        ]
+    )
+    students = torch.stack(
+        [
+            student_accuracy(
+                reconstructions=arm.images[seed],
+                labels=arm.labels[seed],
+                held_out_images=private.held_out_images,
+                held_out_labels=private.held_out_labels,
+                class_count=class_count,
+                seed=number,
+                progress=progress,
+            )
+            for number, seed in enumerate(seeds)
+        ]
+    )
+    ratios = torch.stack(
+        [
+            neighbour_ratio(
+                reconstructions=attacked.features[arm.labels == label],
+                train=train[private.train_labels == label],
+                held_out=held_out[private.held_out_labels == label],
+            ).ratio.median()
+            for label in range(class_count)
+        ]
+    )
+    distance = _frechet_interval(
+        real=train[first], real_labels=private.train_labels[first], fake=attacked.features, fake_labels=arm.labels
+    )
+    return Fidelity(clouds, distance, students, ratios)
+
+
+def _frechet_interval(*, real: Features, real_labels: Labels, fake: Features, fake_labels: Labels) -> Estimate:
+    """The Fréchet distance with a jackknife interval: each class is left out once (B. Efron, 1982)."""
+    value = frechet_distance(real=real, fake=fake)
+    classes = fake_labels.unique()
+    left_out = torch.tensor(
+        [
+            frechet_distance(real=real[real_labels != label], fake=fake[fake_labels != label])
+            for label in classes
+        ]
+    )
+    n = len(classes)
+    error = float(((n - 1) / n * (left_out - left_out.mean()).square().sum()).sqrt())
+    return Estimate(value=value, low=max(0.0, value - 1.96 * error), high=value + 1.96 * error, n=n)
+
+
+def attack_scores(attacked: JudgedArm, target_hits: Tensor, fidelity: Fidelity) -> dict[str, Estimate]:
+    """Every score of the contract for the reconstructions."""
+    top1 = attacked.top_k().mean(dim=0)
+    clouds = fidelity.prdc.unbind(dim=2)
+    worst = worst_class(
+        top1, classes=torch.arange(top1.shape[1]), image_count=len(attacked.arm.labels) // top1.shape[1]
+    )
+    return {
+        **arm_scores(attacked),
+        "judge_top5": cluster_interval(attacked.top_k(5).mean(dim=0)),
+        "confidence": cluster_interval(attacked.rates(attacked.confidence())),
+        "worst_class_top1": worst.rate,
+        "target_top1": cluster_interval(attacked.rates(target_hits)),
+        "precision": cluster_interval(clouds[0]),
+        "recall": cluster_interval(clouds[1]),
+        "density": cluster_interval(clouds[2], bounds=(0.0, math.inf)),
+        "coverage": cluster_interval(clouds[3]),
+        "frechet_distance": fidelity.frechet,
+        "student_accuracy": cluster_interval(fidelity.student),
+    }
+
+
+def class_scores(
+    attacked: JudgedArm, target_hits: Tensor, fidelity: Fidelity, *, label: int
+) -> dict[str, Estimate | float]:
+    """The scores of one class; rates with exact intervals over its images."""
+    top1 = attacked.top_k().mean(dim=(0, 1))[label]
+    image_count = int((attacked.arm.labels == label).sum())
+    precision, recall, density, coverage = fidelity.prdc.mean(dim=0)[label].tolist()
+    return {
+        "judge_top1": share_of(float(top1), image_count),
+        "consensus_top1": share_of(float(attacked.consensus().mean(dim=0)[label]), image_count),
+        "confidence": float(attacked.rates(attacked.confidence()).mean(dim=0)[label]),
+        "target_top1": share_of(float(attacked.rates(target_hits).mean(dim=0)[label]), image_count),
+        "precision": precision,
+        "recall": recall,
+        "density": density,
+        "coverage": coverage,
+        "nearest_ratio": float(fidelity.nearest_ratio[label]),
+    }
+
+
+def share_of(share: float, count: int) -> Estimate:
+    """A share of `count` images with its exact (Clopper-Pearson) interval, shares between two counts rounded."""
+    exact = clopper_pearson(round(share * count), count)
+    return Estimate(value=share, low=min(exact.low, share), high=max(exact.high, share), n=count)
+
+
+def snapshot_scores(snapshot: Snapshot, judges: list[Judge], target_logits: Tensor) -> dict[str, float]:
+    """Judges' and target's opinion of what an attack would have answered at one step."""
+    arm = Arm(snapshot.images, snapshot.labels, torch.zeros_like(snapshot.labels))
+    judged = judge_arm(arm, judges, votes_needed=1)
+    top1 = judged.top_k().mean(dim=(0, 1))
+    target_top1 = top_k_hits(target_logits, snapshot.labels).double().mean()
+    return {
+        "judge_top1": float(top1.mean()),
+        "worst_class_top1": float(top1.min()),
+        "target_top1": float(target_top1),
+    }

@@ -1,0 +1,193 @@
+"""The stages of an audit that compute for long: each leaves a file in the run folder and is not run twice."""
+
+import json
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+
+import torch
+
+from patchmi.attacks import AbstractAttack
+from patchmi.audit.plan import Judge, Plan, Private
+from patchmi.networks import ARCHITECTURES
+from patchmi.runs import RunFolder, seeded
+from patchmi.target import Queries, Target, Training, WhiteBox, train_classifier
+from patchmi.types import Bytes, Images, Progress, Reconstructions, Snapshot
+
+RECONSTRUCTIONS = "reconstructions.safetensors"
+"""The contract's file: `images` uint8 N×C×H×W, `labels` and `seeds` int64 N."""
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What one run of an attack gave, and what it cost."""
+
+    reconstructions: Reconstructions
+    seconds: float
+    step_count: int
+    queries: Queries
+
+
+def fit_target(
+    run: RunFolder, private: Private, *, architecture: str, training: Training, seed: int, progress: Progress
+) -> Target:
+    """Train a target on the private training images, or take up the one in the run folder."""
+    model = _fit(run, "target", private, architecture=architecture, training=training, seed=seed, progress=progress)
+    shape = private.train_images.shape
+    return Target(
+        model,
+        class_names=private.class_names,
+        image_shape=(shape[1], shape[2], shape[3]),
+        name=f"{architecture} on {private.description}",
+        architecture=architecture,
+    )
+
+
+def fit_judge(
+    run: RunFolder, private: Private, *, architecture: str, training: Training, seed: int, progress: Progress
+) -> Judge:
+    """Train a judge on the private training images, or take up the one in the run folder."""
+    model = _fit(
+        run,
+        f"judges/{architecture}",
+        private,
+        architecture=architecture,
+        training=training,
+        seed=seed,
+        progress=progress,
+    )
+    return Judge(architecture, architecture, model, f"{private.description}, training split")
+
+
+def _fit(
+    run: RunFolder,
+    name: str,
+    private: Private,
+    *,
+    architecture: str,
+    training: Training,
+    seed: int,
+    progress: Progress,
+) -> torch.nn.Module:
+    file = f"{name}.safetensors"
+    with seeded(seed):
+        model = ARCHITECTURES[architecture](
+            class_count=len(private.class_names), channel_count=private.train_images.shape[1]
+        )
+    if run.has(file):
+        tensors, _ = run.read_tensors(file)
+        model.load_state_dict(tensors)
+        return model.eval()
+    train_classifier(
+        model,
+        images=private.train_images,
+        labels=private.train_labels,
+        training=training,
+        seed=seed,
+        progress=progress,
+        description=f"Training {name}",
+    )
+    model = model.cpu()
+    run.write_tensors(file, model.state_dict(), {"architecture": f"patchmi:{architecture}"})
+    return model
+
+
+def attack_target(run: RunFolder, target: Target, plan: Plan, *, progress: Progress) -> list[Attacked]:
+    """Run the attack once for each seed, and join what it rebuilt in `reconstructions.safetensors`."""
+    done = [
+        _attack(run, f"attack/seed-{seed}", plan.attack, target, plan, seed=seed, progress=progress)
+        for seed in plan.seeds
+    ]
+    if not run.has(RECONSTRUCTIONS):
+        tensors = {
+            "images": torch.cat([to_bytes(one.reconstructions.images) for one in done]),
+            "labels": torch.cat([one.reconstructions.labels for one in done]),
+            "seeds": torch.cat([one.reconstructions.seeds for one in done]),
+        }
+        metadata = {"class_names": json.dumps(target.class_names), "patchmi_version": version("patchmi")}
+        run.write_tensors(RECONSTRUCTIONS, tensors, metadata)
+    return done
+
+
+def draw_without_target(run: RunFolder, target: Target, plan: Plan, *, progress: Progress) -> Attacked:
+    """The control: what the attack's prior alone draws, for the first seed."""
+    attack = plan.attack.without_target()
+    return _attack(run, "controls/untrained", attack, target, plan, seed=plan.seeds[0], progress=progress)
+
+
+def _attack(
+    run: RunFolder,
+    name: str,
+    attack: AbstractAttack,
+    target: Target,
+    plan: Plan,
+    *,
+    seed: int,
+    progress: Progress,
+) -> Attacked:
+    file = f"{name}.safetensors"
+    if not run.has(file):
+        door = WhiteBox(target)
+        checkpoint = run.checkpoint(name.replace("/", "-"), every_seconds=plan.checkpoint_seconds)
+        made = attack(
+            door,
+            plan.public.images,
+            count_per_class=plan.count_per_class,
+            seed=seed,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+        _write(run, file, made, door.queries)
+        checkpoint.clear()
+    return _read(run, file)
+
+
+def _write(run: RunFolder, file: str, made: Reconstructions, queries: Queries) -> None:
+    tensors = {"images": to_bytes(made.images), "labels": made.labels, "seeds": made.seeds}
+    for number, snapshot in enumerate(made.snapshots):
+        tensors[f"snapshot-{number}-images"] = to_bytes(snapshot.images)
+        tensors[f"snapshot-{number}-labels"] = snapshot.labels
+    run.write_tensors(
+        file,
+        tensors,
+        {
+            "snapshots": json.dumps([(snapshot.step, snapshot.seconds) for snapshot in made.snapshots]),
+            "queries": json.dumps(asdict(queries)),
+            "notes": json.dumps(made.notes),
+        },
+    )
+
+
+def _read(run: RunFolder, file: str) -> Attacked:
+    tensors, metadata = run.read_tensors(file)
+    snapshots = tuple(
+        Snapshot(
+            step,
+            seconds,
+            to_unit_range(tensors[f"snapshot-{number}-images"]),
+            tensors[f"snapshot-{number}-labels"],
+        )
+        for number, (step, seconds) in enumerate(json.loads(metadata["snapshots"]))
+    )
+    made = Reconstructions(
+        to_unit_range(tensors["images"]),
+        tensors["labels"],
+        tensors["seeds"],
+        snapshots,
+        tuple(json.loads(metadata["notes"])),
+    )
+    return Attacked(
+        made,
+        seconds=snapshots[-1].seconds if snapshots else 0.0,
+        step_count=snapshots[-1].step if snapshots else 0,
+        queries=Queries(**json.loads(metadata["queries"])),
+    )
+
+
+def to_bytes(images: Images) -> Bytes:
+    """Images in [0, 1] as files hold them."""
+    return (images * 255).round().byte()
+
+
+def to_unit_range(images: Bytes) -> Images:
+    """Images of a file in [0, 1]."""
+    return images.float() / 255

@@ -1,0 +1,73 @@
+"""The demo: an audit of a digit classifier from nothing but what is installed."""
+
+from pathlib import Path
+
+from patchmi.attacks import AbstractAttack
+from patchmi.audit import Plan, Private, audit, fit_judge, fit_target
+from patchmi.data import load_digits, load_public, split_by_class
+from patchmi.runs import RunFolder
+from patchmi.target import Training
+from patchmi.types import Progress
+
+TARGET = ("resnet10", Training(step_count=400, learning_rate=5e-3))
+JUDGES = {
+    "vgg6": Training(step_count=250, learning_rate=5e-3),
+    "convmixer": Training(step_count=400, learning_rate=5e-3),
+    "lenet": Training(step_count=500, learning_rate=5e-3),
+}
+"""Three architectures that share little with the target's or each other's."""
+
+
+def run_demo(
+    run: RunFolder,
+    *,
+    attack: AbstractAttack,
+    public: str,
+    public_count: int,
+    seeds: tuple[int, ...],
+    count_per_class: int,
+    command: str,
+    progress: Progress,
+) -> Path:
+    """Train target and judges on 4,000 digits, attack the target, and report.
+
+    Args:
+        run: Where everything is kept, and taken from if it is there.
+        attack: The attack to run.
+        public: What the attacker has, as `load_public` takes it.
+        public_count: How many public images.
+        seeds: Seeds of the attack.
+        count_per_class: Reconstructions of each class and seed.
+        command: The command line, for the report.
+        progress: How to show how far each stage is.
+
+    Returns:
+        The path of the report.
+    """
+    digits = load_digits()
+    train, held_out = split_by_class(digits.images, digits.labels, held_out_share=0.2, seed=0)
+    private = Private(*train, *held_out, digits.class_names, "5,000 MNIST digits", may_be_shown=True)
+    shape = digits.images.shape
+    plan = Plan(
+        attack,
+        load_public(public, image_shape=(shape[1], shape[2], shape[3]), count=public_count),
+        seeds=seeds,
+        count_per_class=count_per_class,
+        release_context="open-weights",
+        command=command,
+    )
+    architecture, training = TARGET
+    target = fit_target(run, private, architecture=architecture, training=training, seed=0, progress=progress)
+    judges = [
+        fit_judge(run, private, architecture=name, training=schedule, seed=number, progress=progress)
+        for number, (name, schedule) in enumerate(JUDGES.items(), start=1)
+    ]
+    return audit(
+        run,
+        target=target,
+        target_digest=run.digest("target.safetensors"),
+        private=private,
+        judges=judges,
+        plan=plan,
+        progress=progress,
+    )
