@@ -24,7 +24,7 @@ fix: .venv/dev.stamp  ## put format, order of imports and the like right
 	$(BIN)/ruff format .
 
 docs: .venv/dev.stamp  ## the documentation, in site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/dev.stamp  ## the numbers; ARGS='--help' for options
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -133,8 +133,8 @@ def decide(evidence: Evidence, *, circumstances: Circumstances, rule: Rule | Non
         rule: Thresholds; the default ones if None.
 
     Raises:
-        ValueError: If rates leave [0, 1], numbers of classes or seeds differ, or there is no control at
-        all.
+        ValueError: If rates leave [0, 1], numbers of classes or seeds differ, or there is no control
+            at all.
     """
     rule = rule or Rule()
     _check(evidence)

@@ -7,8 +7,9 @@ leaves uncovered becomes 0, the paper's -1.
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from kornia import augmentation
-from torch import nn
+from torch import Tensor, nn
 
 from patchmi.types import Images, Logits
 
@@ -35,12 +36,12 @@ class Views:
         """Views of each image."""
         return self.draw_count + self.keeps_original
 
-    def draw(self, images: Images) -> Images:
+    def draw(self, images: Images) -> Float[Tensor, "views channels height width"]:
         """All views of all images, (count·N)×C×H×W, ordered by view, then image."""
         copies = self.transform(images.repeat(self.draw_count, 1, 1, 1))
         return torch.cat([images, copies]) if self.keeps_original else copies
 
-    def pool(self, logits: Logits) -> Logits:
+    def pool(self, logits: Logits) -> Float[Tensor, "judged classes"]:
         """The logits that the loss sees: those of each view, or their mean for each image."""
         return logits.unflatten(0, (self.count, -1)).mean(dim=0) if self.averages_logits else logits
 

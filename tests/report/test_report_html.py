@@ -126,6 +126,33 @@ def test_the_result_is_shown_whole(page, result):
     assert wanted <= shown
 
 
+def rows_of(html: str, section: str) -> dict[str, list[str]]:
+    """The tables of a section: the head of each row and the sources of its numbers."""
+    body = part_of(html, rf'<section id="{section}">(.*?)</section>')
+    rows = re.findall(r'<tr[^>]*><th scope="row">([^<]*)(.*?)</tr>', body, flags=re.DOTALL)
+    return {head: re.findall(r'data-path="([^"]*)"', cells) for head, cells in rows}
+
+
+def test_each_row_shows_the_numbers_of_what_its_head_names(page, result):
+    controls, scores = rows_of(page, "controls"), rows_of(page, "fidelity")
+    assert controls["Reconstructions (the attack)"][:2] == ["/scores/consensus_top1", "/scores/judge_top1"]
+    assert controls["Random noise"][:2] == ["/controls/random/consensus_top1", "/controls/random/judge_top1"]
+    assert controls["Real held-out images"][0] == "/controls/held_out/consensus_top1"
+    for head, arm in (("Reconstructions (the attack)", "attack"), ("Random noise", "random")):
+        places = [int(path.split("/")[2]) for path in controls[head][2:]]
+        judges = [
+            (result["judge_scores"][place]["judge"], result["judge_scores"][place]["arm"]) for place in places
+        ]
+        assert judges == [(judge["name"], arm) for judge in result["judges"]]
+    for head in ("Recall", "Precision", "Density", "Coverage", "Confidence"):
+        assert scores[head] == [f"/scores/{head.lower()}"]
+    assert scores["Lowest class"] == ["/scores/worst_class_top1"]
+    fields = (
+        "judge_top1 consensus_top1 confidence target_top1 precision recall density coverage nearest_ratio"
+    )
+    assert rows_of(page, "classes")["3"] == [f"/classes/3/{field}" for field in fields.split()]
+
+
 def test_no_table_holds_a_measured_number_without_its_source(page, result):
     allowed = {"4,000"}
     loose = {number for cell in Page(page).loose_cells for number in NUMBER.findall(cell)}

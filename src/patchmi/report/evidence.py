@@ -29,7 +29,7 @@ _STRIP_BUDGET_BYTES = 6_000_000
 _TIME_LINE_BUDGET_BYTES = 1_500_000
 
 
-class EvidenceInvalid(ValueError):
+class EvidenceInvalid(ValueError):  # noqa: N818
     """An `evidence.safetensors` that does not fit its result: one line with the array and the remedy."""
 
 

@@ -21,7 +21,7 @@ Result = dict[str, Any]
 _REMEDY = "write the file again with `patchmi score`"
 
 
-class ResultInvalid(ValueError):
+class ResultInvalid(ValueError):  # noqa: N818
     """A result that does not keep to `patchmi.result/1`: one line with the place and the remedy."""
 
 

@@ -1,0 +1,175 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from patchmi.networks import CodeClassifier, PatchDiscriminator
+
+
+def parameter_count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def pictures(count: int, channels: int, side: int, *, seed: int = 0) -> torch.Tensor:
+    return torch.rand(count, channels, side, side, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def make(**changes: int | bool) -> PatchDiscriminator:
+    """A small discriminator with weights large enough to tell patches apart."""
+    torch.manual_seed(0)
+    settings = {"channel_count": 1, "patch_size": 6, "stride": 2, "padding": 2, "width": 16}
+    network = PatchDiscriminator(**(settings | changes))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(10)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("channels", "patch", "stride", "padding", "width", "count"),
+    [(1, 6, 2, 2, 256, 141_313), (1, 8, 4, 0, 256, 148_481), (3, 8, 4, 0, 512, 624_641)],
+    ids=["mnist", "emnist", "cifar10"],
+)
+def test_published_discriminators_have_the_published_number_of_parameters(
+    channels: int, patch: int, stride: int, padding: int, width: int, count: int
+) -> None:
+    network = PatchDiscriminator(
+        channel_count=channels, patch_size=patch, stride=stride, padding=padding, width=width
+    )
+    assert parameter_count(network) == count
+
+
+@pytest.mark.parametrize(
+    ("side", "patch", "stride", "padding", "cells"),
+    [(32, 6, 2, 2, 16), (32, 8, 4, 0, 7), (128, 24, 13, 13, 11), (32, 16, 8, 0, 3), (32, 32, 32, 0, 1)],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_cut_into_the_published_grids(
+    side: int, patch: int, stride: int, padding: int, cells: int, channels: int
+) -> None:
+    network = make(
+        channel_count=channels, patch_size=patch, stride=stride, padding=padding, normalises=cells > 1
+    )
+    assert network(pictures(2, channels, side)).shape == (2, 1, cells, cells)
+
+
+@pytest.mark.parametrize(("patch", "stride", "padding"), [(6, 2, 2), (8, 4, 0), (5, 3, 1)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_logit_judges_its_own_patch_and_nothing_else(
+    patch: int, stride: int, padding: int, channels: int
+) -> None:
+    """Cut each patch out by hand and judge it alone."""
+    network = make(channel_count=channels, patch_size=patch, stride=stride, padding=padding, normalises=False)
+    image = pictures(1, channels, 20)
+    padded = F.pad(image, (padding, padding, padding, padding))
+    network_for_one = make(
+        channel_count=channels, patch_size=patch, stride=stride, padding=0, normalises=False
+    )
+    network_for_one.load_state_dict(network.state_dict())
+    logits = network(image)[0, 0]
+    rows, columns = logits.shape
+    assert rows == columns == (20 + 2 * padding - patch) // stride + 1
+    for i in range(rows):
+        for j in range(columns):
+            cut = padded[:, :, i * stride : i * stride + patch, j * stride : j * stride + patch]
+            torch.testing.assert_close(network_for_one(cut)[0, 0, 0, 0], logits[i, j], atol=1e-4, rtol=1e-4)
+
+
+def test_a_pixel_reaches_only_the_patches_that_hold_it() -> None:
+    network = make(patch_size=8, stride=4, padding=0, normalises=False)
+    image = pictures(1, 1, 32).requires_grad_()
+    network(image)[0, 0, 2, 5].backward()
+    assert image.grad is not None
+    touched = image.grad[0, 0] != 0
+    expected = torch.zeros(32, 32, dtype=torch.bool)
+    expected[8:16, 20:28] = True
+    assert torch.equal(touched, expected)
+
+
+def test_instance_norm_couples_the_patches_of_one_image_but_not_two_images() -> None:
+    network = make(patch_size=8, stride=4, padding=0)
+    one, other = pictures(1, 1, 32), pictures(1, 1, 32, seed=1)
+    changed = one.clone()
+    changed[:, :, 24:, 24:] = 1
+    assert not torch.allclose(network(changed)[0, 0, 0, 0], network(one)[0, 0, 0, 0])
+    torch.testing.assert_close(network(torch.cat([one, other])), torch.cat([network(one), network(other)]))
+
+
+@pytest.mark.parametrize("sees_coordinates", [False, True])
+def test_where_a_patch_stands_matters_only_to_those_that_see_coordinates(sees_coordinates: bool) -> None:
+    network = make(
+        patch_size=8, stride=8, padding=0, normalises=False, sees_coordinates=sees_coordinates
+    )
+    tiled = pictures(1, 1, 8).repeat(1, 1, 4, 4)
+    logits = network(tiled)[0, 0].flatten().tolist()
+    if sees_coordinates:
+        assert len({round(logit, 6) for logit in logits}) == 16
+    else:
+        assert logits == pytest.approx([logits[0]] * 16, abs=1e-4)
+
+
+def test_coordinates_are_row_and_column_from_minus_one_to_one() -> None:
+    """One 1×1 patch a pixel, one linear layer: with all other weights gone the logits are the coordinates."""
+    network = PatchDiscriminator(
+        channel_count=1, patch_size=1, stride=1, padding=0, width=1, level_count=1, sees_coordinates=True
+    )
+    first, last = (layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    assert first.bias is not None
+    assert last.bias is not None
+    for channel, expected in ((1, torch.linspace(-1, 1, 3)[:, None]), (2, torch.linspace(-1, 1, 5)[None])):
+        with torch.no_grad():
+            first.weight.zero_()
+            first.weight[0, channel] = 1
+            first.bias.fill_(2)  # keeps the rectifier out of it
+            last.weight.fill_(1)
+            last.bias.fill_(-2)
+        found = network(torch.rand(2, 1, 3, 5))
+        torch.testing.assert_close(found, expected.expand(2, 1, 3, 5), atol=1e-6, rtol=0)
+
+
+def test_coordinates_are_two_more_channels() -> None:
+    extra = parameter_count(make(sees_coordinates=True)) - parameter_count(make())
+    assert extra == 2 * 6 * 6 * 16
+
+
+def test_gradients_reach_the_images_and_every_weight() -> None:
+    network, images = make(sees_coordinates=True), pictures(2, 1, 32).requires_grad_()
+    network(images).square().sum().backward()
+    assert images.grad is not None
+    assert (images.grad != 0).float().mean() > 0.95
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_a_discriminator_starts_from_small_gaussian_weights() -> None:
+    torch.manual_seed(0)
+    network = PatchDiscriminator(channel_count=1, patch_size=6, stride=2, padding=2, width=128).requires_grad_(False)
+    weights = torch.cat([layer.weight.flatten() for layer in network.modules() if isinstance(layer, nn.Conv2d)])
+    assert float(weights.mean()) == pytest.approx(0, abs=1e-3)
+    assert float(weights.std()) == pytest.approx(0.02, rel=0.02)
+
+
+def test_a_discriminator_learns_to_tell_stripes_from_noise_patch_by_patch() -> None:
+    network = make(padding=0, normalises=False)
+    stripes = torch.ones(32).where(torch.arange(32) % 4 < 2, -1.0).expand(8, 1, 32, 32)
+    noise = pictures(8, 1, 32)
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    for _ in range(60):
+        loss = F.softplus(-network(stripes)).mean() + F.softplus(network(noise)).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert float((network(stripes) > 0).float().mean()) > 0.95
+    assert float((network(pictures(8, 1, 32, seed=1)) < 0).float().mean()) > 0.95
+
+
+@pytest.mark.parametrize(("side", "channels", "codes"), [(32, 1, 2), (32, 3, 5), (28, 1, 2), (30, 3, 3)])
+def test_the_code_classifier_gives_one_logit_a_code(side: int, channels: int, codes: int) -> None:
+    network = CodeClassifier(channel_count=channels, code_count=codes, image_size=side, width=8)
+    assert network(pictures(3, channels, side)).shape == (3, codes)
+
+
+def test_the_code_classifier_is_as_published() -> None:
+    """Three 3×3 convolutions of stride 2 with 64, 128, 256 channels, batch norm on the last two, a linear head."""
+    network = CodeClassifier(channel_count=1, code_count=2, image_size=32)
+    convolutions = (9 + 1) * 64 + (64 * 9 + 1) * 128 + (128 * 9 + 1) * 256
+    assert parameter_count(network) == convolutions + 2 * (128 + 256) + (256 * 16 + 1) * 2
