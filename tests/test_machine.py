@@ -18,7 +18,8 @@ def test_the_device_is_one_that_tensors_can_live_on() -> None:
 
 @without_cuda
 @pytest.mark.skipif(
-    platform.machine() not in ("x86_64", "AMD64") or not PROCESSOR.exists(), reason="reads an x86 Linux's flags"
+    platform.machine() not in ("x86_64", "AMD64") or not PROCESSOR.exists(),
+    reason="reads an x86 Linux's flags",
 )
 def test_bfloat16_is_fast_only_where_the_processor_lists_an_instruction_for_it() -> None:
     flags = set(PROCESSOR.read_text().split("flags", 1)[1].split("\n", 1)[0].split())
@@ -46,7 +47,10 @@ def test_products_run_in_the_chosen_format_and_sums_in_float32() -> None:
     matrix = torch.ones(4, 4, device=machine.device())
     with machine.mixed_precision("bfloat16"):
         assert (matrix @ matrix).dtype == torch.bfloat16
-        assert nn.functional.cross_entropy(matrix, torch.zeros_like(matrix[0], dtype=torch.long)).dtype == torch.float32
+        assert (
+            nn.functional.cross_entropy(matrix, torch.zeros_like(matrix[0], dtype=torch.long)).dtype
+            == torch.float32
+        )
         with machine.mixed_precision("float32"):
             assert (matrix @ matrix).dtype == torch.float32
     assert (matrix @ matrix).dtype == torch.float32

@@ -130,7 +130,7 @@ def test_the_same_seed_draws_the_same_views_and_another_seed_others(block: Calla
 
 @every_block
 def test_gradients_are_those_of_the_drawn_views(block: Callable[[], Views]) -> None:
-    """For one draw a view is an affine map of the image, so a difference is exactly the gradient times the step."""
+    """For one draw a view is an affine map of the image: a difference is exactly gradient times step."""
     views = block()
     images, step = texture(3).double().requires_grad_(), texture(3, seed=1).double() - 0.5
     weights = texture(3 * views.count, seed=2).double()
@@ -225,7 +225,9 @@ def test_the_default_views_turn_shift_and_scale_within_their_bounds_and_use_them
 
 
 @every_turning
-def test_every_copy_is_turned_and_by_angles_of_the_whole_range(make: Callable[[], nn.Module], most: float) -> None:
+def test_every_copy_is_turned_and_by_angles_of_the_whole_range(
+    make: Callable[[], nn.Module], most: float
+) -> None:
     """A transform that spared some copies would leave their bars lying: no more than chance may."""
     torch.manual_seed(0)
     side = 64

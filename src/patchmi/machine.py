@@ -21,9 +21,7 @@ def has_fast_bfloat16() -> bool:
     # oneDNN takes bfloat16 wherever there is AVX-512, and emulates it where AVX-512 cannot compute it
     emulates = torch.cpu._is_avx512_supported() and not torch.cpu._is_avx512_bf16_supported()
     return (
-        torch.backends.mkldnn.is_available()
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        and not emulates
+        torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported() and not emulates
     )
 
 
@@ -37,7 +35,10 @@ def number_format(precision: Precision = "auto") -> Literal["float32", "bfloat16
 def mixed_precision(precision: Precision = "auto") -> torch.autocast:
     """A context in which convolutions and products run in the chosen format, sums in float32."""
     return torch.autocast(
-        device().type, dtype=torch.bfloat16, enabled=number_format(precision) == "bfloat16", cache_enabled=False
+        device().type,
+        dtype=torch.bfloat16,
+        enabled=number_format(precision) == "bfloat16",
+        cache_enabled=False,
     )
 
 

@@ -52,7 +52,7 @@ IDENTITY = Views(nn.Identity(), draw_count=0, keeps_original=True)
 
 def affine_views(*, degrees: float = 20.0, flips: bool = False, draw_count: int = 3) -> Views:
     """The default recipe's: the image and copies turned, scaled by .85-1.15 and shifted by up to 10 %."""
-    affine = augmentation.RandomAffine(degrees, translate=(0.1, 0.1), scale=(0.85, 1.15))
+    affine = augmentation.RandomAffine(degrees, translate=(0.1, 0.1), scale=(0.85, 1.15), p=1.0)
     transform = nn.Sequential(affine, augmentation.RandomHorizontalFlip(p=0.5)) if flips else affine
     return Views(transform, draw_count=draw_count, keeps_original=True)
 
@@ -63,7 +63,7 @@ def paper_digit_views(image_size: int) -> Views:
     Differs from the paper: the canvas does not grow before the crop.
     """
     transform = nn.Sequential(
-        augmentation.RandomRotation(20.0),
+        augmentation.RandomRotation(20.0, p=1.0),
         augmentation.RandomResizedCrop((image_size, image_size), scale=(0.85, 1.0), ratio=(0.9, 1.1)),
     )
     return Views(transform, draw_count=1, keeps_original=True)
@@ -75,8 +75,8 @@ def paper_cifar10_views(image_size: int) -> Views:
     Padded by 4, turned by ±22.5° twice, flipped, cropped.
     """
     transform = nn.Sequential(
-        augmentation.RandomRotation(22.5),
-        augmentation.RandomRotation(22.5),
+        augmentation.RandomRotation(22.5, p=1.0),
+        augmentation.RandomRotation(22.5, p=1.0),
         augmentation.RandomHorizontalFlip(p=0.5),
         augmentation.RandomCrop((image_size, image_size), padding=4, fill=0.5),
     )
@@ -86,10 +86,10 @@ def paper_cifar10_views(image_size: int) -> Views:
 def paper_celeba_views(image_size: int) -> Views:
     """The published block for CelebA: one copy, slightly turned, re-cropped, flipped and shifted."""
     transform = nn.Sequential(
-        augmentation.RandomRotation(5.0),
+        augmentation.RandomRotation(5.0, p=1.0),
         augmentation.RandomResizedCrop((image_size, image_size), scale=(0.9, 1.0), ratio=(0.95, 1.05)),
         augmentation.RandomHorizontalFlip(p=0.5),
-        augmentation.RandomAffine(0.0, translate=(0.1, 0.1)),
+        augmentation.RandomAffine(0.0, translate=(0.1, 0.1), p=1.0),
     )
     return Views(transform, draw_count=1, keeps_original=False)
 
@@ -100,7 +100,7 @@ def paper_public_views(image_size: int) -> nn.Module:
     Differs from the paper: drawn anew for each batch, as there, but for each image alone.
     """
     return nn.Sequential(
-        augmentation.RandomRotation(90.0),
+        augmentation.RandomRotation(90.0, p=1.0),
         augmentation.RandomResizedCrop((image_size, image_size), scale=(0.5, 1.0), ratio=(1.0, 1.0)),
         augmentation.RandomHorizontalFlip(p=0.5),
         augmentation.RandomVerticalFlip(p=0.5),
@@ -109,5 +109,5 @@ def paper_public_views(image_size: int) -> nn.Module:
 
 def training_views(*, flips: bool = False) -> nn.Module:
     """Mild variety for training a classifier on images of about 32 pixels."""
-    affine = augmentation.RandomAffine(10.0, translate=(0.08, 0.08), scale=(0.92, 1.08))
+    affine = augmentation.RandomAffine(10.0, translate=(0.08, 0.08), scale=(0.92, 1.08), p=1.0)
     return nn.Sequential(affine, augmentation.RandomHorizontalFlip(p=0.5)) if flips else affine

@@ -70,7 +70,9 @@ def test_batch_norm_layers_are_where_they_are_expected() -> None:
 
 def test_resnet10_has_nine_convolutions_on_its_main_path_and_a_head() -> None:
     network = make("resnet10")
-    wide = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3)]
+    wide = [
+        layer for layer in network.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3)
+    ]
     assert len(wide) + 1 == 10
 
 
@@ -89,4 +91,6 @@ def test_gradients_reach_every_pixel_and_every_weight(name: str) -> None:
 def test_the_same_seed_makes_the_same_classifier(name: str) -> None:
     for one, other in zip(make(name).parameters(), make(name).parameters(), strict=True):
         assert torch.equal(one, other)
-    assert sum(p.numel() for p in make(name, width=16).parameters()) > sum(p.numel() for p in make(name).parameters())
+    assert sum(p.numel() for p in make(name, width=16).parameters()) > sum(
+        p.numel() for p in make(name).parameters()
+    )

@@ -14,11 +14,11 @@ def pictures(count: int, channels: int, side: int, *, seed: int = 0) -> torch.Te
     return torch.rand(count, channels, side, side, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-def make(**changes: int | bool) -> PatchDiscriminator:
+def make(*, sees_coordinates: bool = False, normalises: bool = True, **changes: int) -> PatchDiscriminator:
     """A small discriminator with weights large enough to tell patches apart."""
     torch.manual_seed(0)
-    settings = {"channel_count": 1, "patch_size": 6, "stride": 2, "padding": 2, "width": 16}
-    network = PatchDiscriminator(**(settings | changes))
+    settings = {"channel_count": 1, "patch_size": 6, "stride": 2, "padding": 2, "width": 16} | changes
+    network = PatchDiscriminator(**settings, sees_coordinates=sees_coordinates, normalises=normalises)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(10)
@@ -97,9 +97,7 @@ def test_instance_norm_couples_the_patches_of_one_image_but_not_two_images() -> 
 
 @pytest.mark.parametrize("sees_coordinates", [False, True])
 def test_where_a_patch_stands_matters_only_to_those_that_see_coordinates(sees_coordinates: bool) -> None:
-    network = make(
-        patch_size=8, stride=8, padding=0, normalises=False, sees_coordinates=sees_coordinates
-    )
+    network = make(patch_size=8, stride=8, padding=0, normalises=False, sees_coordinates=sees_coordinates)
     tiled = pictures(1, 1, 8).repeat(1, 1, 4, 4)
     logits = network(tiled)[0, 0].flatten().tolist()
     if sees_coordinates:
@@ -142,8 +140,12 @@ def test_gradients_reach_the_images_and_every_weight() -> None:
 
 def test_a_discriminator_starts_from_small_gaussian_weights() -> None:
     torch.manual_seed(0)
-    network = PatchDiscriminator(channel_count=1, patch_size=6, stride=2, padding=2, width=128).requires_grad_(False)
-    weights = torch.cat([layer.weight.flatten() for layer in network.modules() if isinstance(layer, nn.Conv2d)])
+    network = PatchDiscriminator(
+        channel_count=1, patch_size=6, stride=2, padding=2, width=128
+    ).requires_grad_(False)
+    weights = torch.cat(
+        [layer.weight.flatten() for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    )
     assert float(weights.mean()) == pytest.approx(0, abs=1e-3)
     assert float(weights.std()) == pytest.approx(0.02, rel=0.02)
 
@@ -169,7 +171,7 @@ def test_the_code_classifier_gives_one_logit_a_code(side: int, channels: int, co
 
 
 def test_the_code_classifier_is_as_published() -> None:
-    """Three 3×3 convolutions of stride 2 with 64, 128, 256 channels, batch norm on the last two, a linear head."""
+    """3×3 convolutions to 64, 128, 256 channels, batch norm on the last two, a linear head on 4×4."""
     network = CodeClassifier(channel_count=1, code_count=2, image_size=32)
     convolutions = (9 + 1) * 64 + (64 * 9 + 1) * 128 + (128 * 9 + 1) * 256
     assert parameter_count(network) == convolutions + 2 * (128 + 256) + (256 * 16 + 1) * 2

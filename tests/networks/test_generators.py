@@ -34,7 +34,9 @@ def test_the_published_generator_has_the_published_number_of_parameters() -> Non
 
 @pytest.mark.parametrize(("side", "levels"), [(32, 3), (64, 4), (128, 5), (32, 2)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_published_generator_paints_images_of_the_asked_size(side: int, levels: int, channels: int) -> None:
+def test_the_published_generator_paints_images_of_the_asked_size(
+    side: int, levels: int, channels: int
+) -> None:
     network = coded(image_size=side, channel_count=channels, level_count=levels, width=4)
     images = network(latents(2), torch.zeros(2, dtype=torch.long))
     assert images.shape == (2, channels, side, side)

@@ -37,7 +37,11 @@ def pictures(count: int, *, seed: int = 0) -> torch.Tensor:
 def make_model(name: str = "resnet10") -> nn.Module:
     """A model that remembers some training: its running statistics are not the fresh 0 and 1."""
     torch.manual_seed(0)
-    model = DenseWithBatchNorm() if name == "dense" else ARCHITECTURES[name](class_count=4, channel_count=1, width=8)
+    model = (
+        DenseWithBatchNorm()
+        if name == "dense"
+        else ARCHITECTURES[name](class_count=4, channel_count=1, width=8)
+    )
     model.train()
     for layer in model.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
@@ -52,7 +56,9 @@ def make_target(model: nn.Module) -> Target:
     return Target(model, class_names=("a", "b", "c", "d"), image_shape=(1, SIDE, SIDE))
 
 
-def layer_inputs(model: nn.Module, images: torch.Tensor) -> list[tuple[nn.modules.batchnorm._BatchNorm, torch.Tensor]]:
+def layer_inputs(
+    model: nn.Module, images: torch.Tensor
+) -> list[tuple[nn.modules.batchnorm._BatchNorm, torch.Tensor]]:
     """What each remembering batch-norm layer is given, noted by hooks on a copy."""
     model = copy.deepcopy(model).eval()
     seen = []
@@ -133,7 +139,10 @@ def test_logits_and_their_gradients_are_the_plain_models(name: str) -> None:
 
 def test_every_question_is_counted_once() -> None:
     door = WhiteBox(make_target(make_model()))
-    counts = lambda: (door.queries.forward, door.queries.backward, door.queries.images)  # noqa: E731
+
+    def counts() -> tuple[int, int, int]:
+        return door.queries.forward, door.queries.backward, door.queries.images
+
     assert counts() == (0, 0, 0)
     door.logits(pictures(5))
     assert counts() == (1, 0, 5)
@@ -177,7 +186,9 @@ def test_moments_are_those_that_batch_norm_itself_takes(name: str, layers: int) 
         layer.momentum = 1.0
         layer(values)
         torch.testing.assert_close(found.batch_mean, layer.running_mean, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(found.batch_variance, layer.running_var * (n - 1) / n, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            found.batch_variance, layer.running_var * (n - 1) / n, atol=1e-5, rtol=1e-4
+        )
 
 
 @pytest.mark.parametrize("name", ["resnet10", "dense"])

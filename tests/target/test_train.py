@@ -104,7 +104,11 @@ def test_images_and_labels_are_left_as_they_were() -> None:
     images, labels = standing_bars(20)
     kept_images, kept_labels = images.clone(), labels.clone()
     train_classifier(
-        fresh(), images=images, labels=labels, training=Training(step_count=3, batch_size=8, flips=True), seed=0
+        fresh(),
+        images=images,
+        labels=labels,
+        training=Training(step_count=3, batch_size=8, flips=True),
+        seed=0,
     )
     assert torch.equal(images, kept_images)
     assert torch.equal(labels, kept_labels)
@@ -153,7 +157,9 @@ def test_images_are_varied_and_mirrored_only_if_asked(flips: bool) -> None:
     train_classifier(diary, images=left, labels=torch.zeros(64, dtype=torch.long), training=training, seed=0)
     shown = torch.cat(diary.shown)
     assert len({image.numpy().tobytes() for image in shown}) == 64
-    on_the_right = (shown[..., SIDE // 2 :].sum(dim=(1, 2, 3)) > shown[..., : SIDE // 2].sum(dim=(1, 2, 3))).sum()
+    on_the_right = (
+        shown[..., SIDE // 2 :].sum(dim=(1, 2, 3)) > shown[..., : SIDE // 2].sum(dim=(1, 2, 3))
+    ).sum()
     assert on_the_right > 16 if flips else on_the_right == 0
 
 
@@ -165,7 +171,9 @@ def test_the_learning_rate_rises_and_falls_so_that_the_last_steps_hardly_move() 
 
     track = Track()
     images = torch.rand(8, 1, SIDE, SIDE)
-    training = Training(step_count=50, batch_size=8, learning_rate=0.01, weight_decay=0.0, precision="float32")
+    training = Training(
+        step_count=50, batch_size=8, learning_rate=0.01, weight_decay=0.0, precision="float32"
+    )
     train_classifier(track, images=images, labels=torch.zeros(8, dtype=torch.long), training=training, seed=0)
     moves = torch.stack([*track.shown, track.scale.detach()]).diff().abs()
     assert 5 <= int(moves.argmax()) <= 20

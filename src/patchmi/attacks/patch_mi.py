@@ -173,7 +173,7 @@ def _play(
             _descend(game.discriminator_optimiser, discriminators_loss)
 
             game.discriminators.requires_grad_(False)
-            loss = torch.stack(
+            loss = recipe.prior_weight * torch.stack(
                 [losses.generator_loss(judge(fake), reduction=recipe.reduction) for judge in game.discriminators]
             ).mean()
             views = game.views.draw((fake + 1) / 2)

@@ -30,6 +30,7 @@ class PatchScale:
     level_count: int = 3
     sees_coordinates: bool = False
     normalises: bool = True
+    dcgan_weights: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Recipe:
     smoothing: float
     """s: the discriminators are told that a public patch is real with 1 - s."""
     reduction: PatchReduction = "mean_logit"
+    prior_weight: float = 1.0
+    """Weight of the patch prior's word."""
     batch_norm_weight: float = 0.0
     diversity_weight: float = 0.0
     diversity_cap: float = 0.25
@@ -97,8 +100,8 @@ RECIPES = {
     "default": Recipe(
         name="default",
         scales=(
-            PatchScale(patch_size=6, stride=2, padding=2, width=64, sees_coordinates=True),
-            PatchScale(patch_size=16, stride=8, padding=0, width=64, sees_coordinates=True),
+            PatchScale(patch_size=6, stride=2, padding=2, width=64, sees_coordinates=True, dcgan_weights=False),
+            PatchScale(patch_size=16, stride=8, padding=0, width=64, sees_coordinates=True, dcgan_weights=False),
         ),
         views=_default_views,
         public_views=None,

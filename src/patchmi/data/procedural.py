@@ -120,11 +120,14 @@ def _draw_strokes(random: np.random.Generator, image_size: int) -> Image.Image:
 def _face_characters(face: str, scripts: tuple[str, ...]) -> tuple[Path, str]:
     path = Path(get_data_path(), "fonts", "ttf", face)
     with TTFont(path, lazy=True) as font:
-        present = sorted(font.getBestCmap())
+        present = sorted(font.getBestCmap() or {})
     chosen = [
         chr(code)
         for code in present
-        if (unicodedata.category(chr(code)) in ("Lu", "Ll", "Lo") and unicodedata.name(chr(code), "").startswith(scripts))
+        if (
+            unicodedata.category(chr(code)) in ("Lu", "Ll", "Lo")
+            and unicodedata.name(chr(code), "").startswith(scripts)
+        )
         or 0x2200 <= code < 0x2300
     ]
     return path, "".join(chosen)
@@ -136,10 +139,19 @@ def _draw_glyph(random: np.random.Generator, image_size: int, face: Path, charac
     character = characters[random.integers(len(characters))]
     canvas = Image.new("L", (side, side))
     ImageDraw.Draw(canvas).text(
-        (side / 2, side / 2), character, fill=255, font=font, anchor="mm", stroke_width=int(random.integers(0, 4))
+        (side / 2, side / 2),
+        character,
+        fill=255,
+        font=font,
+        anchor="mm",
+        stroke_width=int(random.integers(0, 4)),
     )
     box = canvas.getbbox() or (0, 0, side, side)
-    shift = random.uniform(-0.06, 0.06, 2) * side - np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]) + side / 2
+    shift = (
+        random.uniform(-0.06, 0.06, 2) * side
+        - np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
+        + side / 2
+    )
     turned = canvas.rotate(
         random.uniform(-15, 15), Image.Resampling.BILINEAR, translate=(round(shift[0]), round(shift[1]))
     )

@@ -3,10 +3,21 @@
 import math
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from patchmi.types import Images, Labels, Latents
+
+
+class Doubling(nn.Module):
+    """Nearest-neighbour upsampling by two: each pixel becomes four, by a copy that keeps channels last."""
+
+    def forward(self, maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 2*h 2*w"]:
+        count, channels, height, width = maps.shape
+        rows = maps.permute(0, 2, 3, 1)[:, :, None, :, None]
+        doubled = rows.expand(count, height, 2, width, 2, channels).reshape(count, 2 * height, 2 * width, channels)
+        return doubled.permute(0, 3, 1, 2)
 
 
 class ConditionalGenerator(nn.Module):
@@ -45,7 +56,7 @@ class ConditionalGenerator(nn.Module):
         self.normalise = nn.BatchNorm2d(channels[0])
         self.stages = nn.ModuleList(
             nn.Sequential(
-                nn.Upsample(scale_factor=2),
+                Doubling(),
                 nn.Conv2d(before, after, 3, padding=1, bias=False),
                 nn.BatchNorm2d(after),
                 nn.LeakyReLU(0.2),

@@ -23,6 +23,8 @@ class PatchDiscriminator(nn.Module):
         sees_coordinates: Whether each pixel's row and column, in [-1, 1], are two further channels: the prior
             then also knows where in the picture a patch may stand.
         normalises: Whether hidden layers use instance norm; a single patch cannot be normalised.
+        dcgan_weights: Whether weights are drawn as published, N(0, .02), or as PyTorch draws them, which
+            learns several times faster in the first hundred steps.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class PatchDiscriminator(nn.Module):
         level_count: int = 3,
         sees_coordinates: bool = False,
         normalises: bool = True,
+        dcgan_weights: bool = True,
     ) -> None:
         super().__init__()
         self.sees_coordinates = sees_coordinates
@@ -48,7 +51,8 @@ class PatchDiscriminator(nn.Module):
             layers.append(nn.LeakyReLU(0.2))
         layers.append(nn.Conv2d(width, 1, 1))
         self.judge_patches = nn.Sequential(*layers)
-        self.apply(initialise_as_dcgan)
+        if dcgan_weights:
+            self.apply(initialise_as_dcgan)
 
     def forward(self, images: Images) -> PatchLogits:
         if self.sees_coordinates:

@@ -102,8 +102,10 @@ def _recorded_moments(model: nn.Module) -> Iterator[list[Moments]]:
     moments: list[Moments] = []
 
     def record(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        values = inputs[0].float().transpose(0, 1).flatten(1)
-        variance, mean = torch.var_mean(values, dim=1, correction=0)
+        # Channels last and flat, the mean runs over contiguous rows: several times faster than torch.var_mean.
+        values = inputs[0].movedim(1, -1).flatten(0, -2).float()
+        mean = values.mean(dim=0)
+        variance = (values - mean).square().mean(dim=0)
         moments.append(Moments(mean, variance, layer.running_mean, layer.running_var))  # pyright: ignore[reportArgumentType]
 
     handles = [layer.register_forward_pre_hook(record) for layer in _batch_norms(model)]

@@ -55,7 +55,9 @@ def train_classifier(
         description: What the progress calls it.
     """
     model = machine.place(model).train()
-    optimiser = torch.optim.AdamW(model.parameters(), training.learning_rate, weight_decay=training.weight_decay)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), training.learning_rate, weight_decay=training.weight_decay
+    )
     # at 5 steps the rise would take none, and OneCycleLR divides by its length
     total_steps = max(6, training.step_count)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
