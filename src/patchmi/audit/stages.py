@@ -11,7 +11,7 @@ from patchmi.audit.plan import Judge, Plan, Private
 from patchmi.networks import ARCHITECTURES
 from patchmi.runs import RunFolder, seeded
 from patchmi.target import Queries, Target, Training, WhiteBox, train_classifier
-from patchmi.types import Bytes, Images, Progress, Reconstructions, Snapshot
+from patchmi.types import Bytes, Images, Progress, Reconstructions, Snapshot, silent
 
 RECONSTRUCTIONS = "reconstructions.safetensors"
 """The contract's file: `images` uint8 N×C×H×W, `labels` and `seeds` int64 N."""
@@ -28,7 +28,7 @@ class Attacked:
 
 
 def fit_target(
-    run: RunFolder, private: Private, *, architecture: str, training: Training, seed: int, progress: Progress
+    run: RunFolder, private: Private, *, architecture: str, training: Training, seed: int, progress: Progress = silent
 ) -> Target:
     """Train a target on the private training images, or take up the one in the run folder."""
     model = _fit(run, "target", private, architecture=architecture, training=training, seed=seed, progress=progress)
@@ -43,7 +43,7 @@ def fit_target(
 
 
 def fit_judge(
-    run: RunFolder, private: Private, *, architecture: str, training: Training, seed: int, progress: Progress
+    run: RunFolder, private: Private, *, architecture: str, training: Training, seed: int, progress: Progress = silent
 ) -> Judge:
     """Train a judge on the private training images, or take up the one in the run folder."""
     model = _fit(
