@@ -1,7 +1,7 @@
 """Run the benchmarks and write `benchmarks/results/NAME.json`.
 
-    python -m benchmarks                         # demo, speed, steps
-    python -m benchmarks mnist --data ../shared/data/mnist
+python -m benchmarks                         # demo, speed, steps
+python -m benchmarks mnist --data ../shared/data/mnist
 """
 
 import argparse

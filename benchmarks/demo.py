@@ -36,7 +36,9 @@ def measure(data: Path | None) -> dict[str, Any]:
         "attack_seconds": round(result["attack"]["seconds"], 1),
         "peak_memory_bytes": usage.ru_maxrss * 1024,
         "memory_limit_bytes": MEMORY_LIMIT_BYTES,
-        "scores": {name: {**result["scores"][name], "wanted_at_least": limit} for name, limit in WANTED.items()},
+        "scores": {
+            name: {**result["scores"][name], "wanted_at_least": limit} for name, limit in WANTED.items()
+        },
         "controls": {
             name: {**result["controls"][name]["judge_top1"], "wanted_at_most": CONTROL_LIMIT}
             for name in ("untrained_attack", "random")

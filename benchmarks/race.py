@@ -44,7 +44,8 @@ def measure(data: Path | None) -> dict[str, Any]:
     judge = train_on_digits("vgg6", JUDGES["vgg6"], seed=1)
     ours = PatchMI()(door, public)
     times = [
-        (snapshot.seconds, _class_rates(judge, snapshot.images, snapshot.labels)) for snapshot in ours.snapshots
+        (snapshot.seconds, _class_rates(judge, snapshot.images, snapshot.labels))
+        for snapshot in ours.snapshots
     ]
     won = [seconds for seconds, rates in times if min(rates) >= GOAL]
     seconds = won[0] if won else times[-1][0]

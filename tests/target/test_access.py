@@ -113,6 +113,20 @@ def test_a_door_keeps_answering_as_the_target_did_when_it_was_opened() -> None:
     torch.testing.assert_close(door.logits(pictures(3)), expected)
 
 
+def test_a_target_in_training_mode_is_asked_in_evaluation_mode() -> None:
+    model = make_model()
+    expected = model(pictures(3))
+    model.train()
+    torch.testing.assert_close(WhiteBox(make_target(model)).logits(pictures(3)), expected)
+    assert model.training
+
+
+def test_nothing_is_spent_on_gradients_of_the_targets_weights() -> None:
+    logits, moments = WhiteBox(make_target(make_model())).logits_and_moments(pictures(3))
+    assert not logits.requires_grad
+    assert not any(layer.batch_mean.requires_grad for layer in moments)
+
+
 def test_asking_does_not_change_the_answers() -> None:
     door = WhiteBox(make_target(make_model().train()))
     first = door.logits(pictures(4))

@@ -182,6 +182,29 @@ def test_the_learning_rate_rises_and_falls_so_that_the_last_steps_hardly_move() 
     assert moves[-1] < moves.max() / 100
 
 
+def test_each_step_descends_the_gradient_of_its_own_batch_alone() -> None:
+    """What the last step left in `grad` is the slope of the last batch's loss at the weight it was shown with."""
+
+    class Slope(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+            self.expected = torch.empty(())
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            weight = self.scale.detach().clone().requires_grad_()
+            brightness = images.mean(dim=(1, 2, 3))
+            loss = F.cross_entropy(torch.stack([brightness, -brightness], dim=1) * weight, zeros)
+            (self.expected,) = torch.autograd.grad(loss, weight)
+            return torch.stack([brightness, -brightness], dim=1) * self.scale
+
+    slope, zeros = Slope(), torch.zeros(4, dtype=torch.long)
+    images = torch.rand(4, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    training = Training(step_count=5, batch_size=4, precision="float32")
+    train_classifier(slope, images=images, labels=zeros, training=training, seed=0)
+    torch.testing.assert_close(slope.scale.grad, slope.expected)
+
+
 def test_progress_is_given_every_step_and_a_description() -> None:
     told: list[object] = []
 

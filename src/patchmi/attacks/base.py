@@ -10,6 +10,7 @@ from patchmi.runs import NO_CHECKPOINT, Checkpoint, seeded
 from patchmi.target import WhiteBox
 from patchmi.types import Images, Progress, Reconstructions, silent
 
+
 @dataclass(frozen=True)
 class AbstractAttack(ABC):
     """An attack: its hyper-parameters are its fields, what it works on comes in the call."""
@@ -49,10 +50,17 @@ class AbstractAttack(ABC):
             raise ValueError("public images: at least 2, finite, in [0, 1]; divide 8-bit images by 255")
         with seeded(seed):
             result = self._reconstruct(
-                door, public, count_per_class=count_per_class, seed=seed, checkpoint=checkpoint, progress=progress
+                door,
+                public,
+                count_per_class=count_per_class,
+                seed=seed,
+                checkpoint=checkpoint,
+                progress=progress,
             )
         images = result.images.detach().float().clamp(0, 1).cpu().contiguous()
-        return Reconstructions(images, result.labels.cpu(), result.seeds.cpu(), result.snapshots, result.notes)
+        return Reconstructions(
+            images, result.labels.cpu(), result.seeds.cpu(), result.snapshots, result.notes
+        )
 
     @abstractmethod
     def without_target(self) -> "AbstractAttack":

@@ -22,7 +22,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from patchmi import losses, machine
 from patchmi.attacks.base import AbstractAttack
@@ -30,7 +31,7 @@ from patchmi.attacks.patch_mi_recipes import RECIPES, PatchScale, Recipe, Recipe
 from patchmi.networks import CodeClassifier, CodeGenerator, ConditionalGenerator, PatchDiscriminator
 from patchmi.runs import Checkpoint, random_state, restore_random_state
 from patchmi.target import Queries, WhiteBox
-from patchmi.types import Bytes, Images, Labels, Latents, Logits, Progress, Reconstructions, Snapshot
+from patchmi.types import Bytes, Images, Labels, Latents, Progress, Reconstructions, Snapshot
 from patchmi.views import IDENTITY
 
 SNAPSHOT_SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
@@ -72,7 +73,7 @@ class PatchMI(AbstractAttack):
     def settings(self, image_size: int) -> Recipe:
         """The recipe with this attack's changes, for images of `image_size` pixels a side."""
         recipe = RECIPES[self.recipe] if isinstance(self.recipe, str) else self.recipe
-        scales = recipe.scales
+        scales = tuple(_fitted(scale, image_size) for scale in recipe.scales)
         if not self.patches:
             scales = (PatchScale(image_size, image_size, padding=0, width=1024, normalises=False),)
         if not self.coordinates:
@@ -104,6 +105,7 @@ class PatchMI(AbstractAttack):
         progress: Progress,
     ) -> Reconstructions:
         recipe = self.settings(door.image_shape[1])
+        _check_shape(recipe, door.image_shape)
         notes = ()
         if recipe.batch_norm_weight > 0 and not door.has_batch_norm:
             recipe = replace(recipe, batch_norm_weight=0.0)
@@ -123,16 +125,45 @@ class PatchMI(AbstractAttack):
                     game,
                     public.to(machine.device()),
                     precision=self.precision,
-                    steps=progress(range(game.step, game.step_count(len(public))), _describe(groups, group, seed)),
+                    steps=progress(
+                        range(game.step, game.step_count(len(public))), _describe(groups, group, seed)
+                    ),
                     after_step=lambda game=game, group=group: checkpoint.save_if_due(
-                        lambda: {"group": group, "answers": answers, "game": game.state(), "random": random_state()}
+                        lambda: {
+                            "group": group,
+                            "answers": answers,
+                            "game": game.state(),
+                            "random": random_state(),
+                        }
                     ),
                     step_count=game.step_count(len(public)),
                 )
                 answers.append(game.answer(count_per_class))
         images = torch.cat([answer["images"] for answer in answers]).float() / 255
         labels = torch.cat([answer["labels"] for answer in answers])
-        return Reconstructions(images, labels, torch.full_like(labels, seed), _merge_snapshots(answers), notes)
+        return Reconstructions(
+            images, labels, torch.full_like(labels, seed), _merge_snapshots(answers), notes
+        )
+
+
+def _fitted(scale: PatchScale, image_size: int) -> PatchScale:
+    """A scale for images that may be as small as one patch, which cannot be normalised, or smaller."""
+    patch_size = min(scale.patch_size, image_size)
+    is_single = image_size + 2 * scale.padding < patch_size + scale.stride
+    return replace(scale, patch_size=patch_size, normalises=scale.normalises and not is_single)
+
+
+def _check_shape(recipe: Recipe, image_shape: tuple[int, int, int]) -> None:
+    """Refuse shapes that the recipe's generator cannot draw."""
+    _, height, width = image_shape
+    if height != width:
+        raise ValueError(f"Patch-MI draws square images, the target takes {height}×{width} pixels: pad or resize")
+    factor = 1 if recipe.is_conditional else 2**recipe.generator_levels
+    if height % factor:
+        raise ValueError(
+            f"recipe {recipe.name}: draws images of a multiple of {factor} pixels a side, the target takes {height}: "
+            "take recipe default, or fewer generator_levels"
+        )
 
 
 def _describe(groups: list[list[int]], group: int, seed: int) -> str:
@@ -165,7 +196,10 @@ def _play(
             discriminators_loss = torch.stack(
                 [
                     losses.discriminator_loss(
-                        real=judge(real), fake=judge(fake.detach()), smoothing=recipe.smoothing, reduction=recipe.reduction
+                        real=judge(real),
+                        fake=judge(fake.detach()),
+                        smoothing=recipe.smoothing,
+                        reduction=recipe.reduction,
                     )
                     for judge in game.discriminators
                 ]
@@ -173,9 +207,15 @@ def _play(
             _descend(game.discriminator_optimiser, discriminators_loss)
 
             game.discriminators.requires_grad_(False)
-            loss = recipe.prior_weight * torch.stack(
-                [losses.generator_loss(judge(fake), reduction=recipe.reduction) for judge in game.discriminators]
-            ).mean()
+            loss = (
+                recipe.prior_weight
+                * torch.stack(
+                    [
+                        losses.generator_loss(judge(fake), reduction=recipe.reduction)
+                        for judge in game.discriminators
+                    ]
+                ).mean()
+            )
             views = game.views.draw((fake + 1) / 2)
             if recipe.batch_norm_weight > 0:
                 logits, moments = door.logits_and_moments(views)
@@ -209,7 +249,7 @@ def _descend(optimiser: torch.optim.Optimizer, loss: losses.Scalar) -> None:
     optimiser.step()
 
 
-def _tile(labels: Labels, logits: Logits) -> Labels:
+def _tile(labels: Labels, logits: Float[Tensor, "judged classes"]) -> Int[Tensor, " judged"]:
     """One label for each row of logits of several views of the same images."""
     return labels.repeat(len(logits) // len(labels))
 
@@ -240,7 +280,8 @@ class _Game:
         self.generator = machine.place(generator)
         self.discriminators = machine.place(
             nn.ModuleList(
-                PatchDiscriminator(channel_count=channel_count, **dataclasses.asdict(scale)) for scale in recipe.scales
+                PatchDiscriminator(channel_count=channel_count, **dataclasses.asdict(scale))
+                for scale in recipe.scales
             )
         )
         self.code_classifier = machine.place(
@@ -256,9 +297,11 @@ class _Game:
 
     def step_count(self, public_count: int) -> int:
         """Steps of this generator: as the recipe says, or so many passes over the public images."""
-        return self.recipe.step_count or self.recipe.epoch_count * math.ceil(public_count / self.recipe.batch_size)
+        return self.recipe.step_count or self.recipe.epoch_count * math.ceil(
+            public_count / self.recipe.batch_size
+        )
 
-    def draw_public(self, public: Images) -> Images:
+    def draw_public(self, public: Images) -> Float[Tensor, "batch channels height width"]:
         """A batch of public images in [-1, 1]."""
         index = torch.randint(len(public), (self.recipe.batch_size,))
         return self.public_views(public[index.to(public.device)]) * 2 - 1
@@ -290,7 +333,9 @@ class _Game:
         self.generator.eval()
         codes = torch.arange(len(labels)) % self.recipe.code_count
         condition = (labels if self.recipe.is_conditional else codes).to(machine.device())
-        batches = [self.generator(*pair) for pair in zip(latents.split(256), condition.split(256), strict=True)]
+        batches = [
+            self.generator(*pair) for pair in zip(latents.split(256), condition.split(256), strict=True)
+        ]
         self.generator.train()
         return ((torch.cat(batches) + 1) * 127.5).round().clamp(0, 255).byte().cpu()
 
@@ -298,7 +343,9 @@ class _Game:
         """Keep what the generator draws now from the latents of all snapshots."""
         labels = torch.tensor(self.classes).repeat_interleave(SNAPSHOT_COUNT)
         images = self.sample(self.snapshot_latents, labels)
-        self.snapshots.append({"step": self.step, "seconds": self.seconds, "images": images, "labels": labels})
+        self.snapshots.append(
+            {"step": self.step, "seconds": self.seconds, "images": images, "labels": labels}
+        )
 
     def answer(self, count_per_class: int) -> dict[str, Any]:
         """The reconstructions of this generator's classes, and its snapshots."""

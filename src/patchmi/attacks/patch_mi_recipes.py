@@ -73,7 +73,13 @@ class Recipe:
 
 
 def _paper(
-    name: str, scale: PatchScale, views: Callable[[int], Views], *, attack_weight: float, smoothing: float, **rest: object
+    name: str,
+    scale: PatchScale,
+    views: Callable[[int], Views],
+    *,
+    attack_weight: float,
+    smoothing: float,
+    **rest: object,
 ) -> Recipe:
     """What the published recipes share: Adam 1e-3, batches of 64, 30 epochs, one generator a class."""
     common: dict[str, object] = {
@@ -100,8 +106,12 @@ RECIPES = {
     "default": Recipe(
         name="default",
         scales=(
-            PatchScale(patch_size=6, stride=2, padding=2, width=64, sees_coordinates=True, dcgan_weights=False),
-            PatchScale(patch_size=16, stride=8, padding=0, width=64, sees_coordinates=True, dcgan_weights=False),
+            PatchScale(
+                patch_size=6, stride=2, padding=2, width=64, sees_coordinates=True, dcgan_weights=False
+            ),
+            PatchScale(
+                patch_size=16, stride=8, padding=0, width=64, sees_coordinates=True, dcgan_weights=False
+            ),
         ),
         views=_default_views,
         public_views=None,

@@ -141,5 +141,3 @@ def header(plan: Plan) -> dict[str, Any]:
 def not_tested() -> list[dict[str, str]]:
     """Attacks that this audit did not run, for the coverage table."""
     return [{"attack": attack, "scope": scope, "reason": reason} for attack, scope, reason in NOT_TESTED]
-
-

@@ -36,7 +36,9 @@ def gather_evidence(
     shown = _at_ranks(attacked.arm, attacked.confidence(), class_count)
     arrays = {
         "reconstructions": to_bytes(shown),
-        "nearest_public": to_bytes(_nearest(shown.flatten(0, 1), plan.public.images)).unflatten(0, shown.shape[:2]),
+        "nearest_public": to_bytes(_nearest(shown.flatten(0, 1), plan.public.images)).unflatten(
+            0, shown.shape[:2]
+        ),
         "untrained": _first(untrained, class_count),
         "noise": _first(noise, class_count),
     }
@@ -73,4 +75,6 @@ def _nearest(images: Images, public: Images) -> Images:
 
 
 def _first(arm: Arm, class_count: int) -> Strips:
-    return to_bytes(torch.stack([arm.images[arm.labels == label][:SAMPLE_COUNT] for label in range(class_count)]))
+    return to_bytes(
+        torch.stack([arm.images[arm.labels == label][:SAMPLE_COUNT] for label in range(class_count)])
+    )

@@ -9,6 +9,7 @@ from patchmi.data import Source
 from patchmi.types import Images, Labels
 from patchmi.verdict import Rule
 
+
 @dataclass(frozen=True)
 class Private:
     """The images that the target was trained on, and images of the same kind that it never saw."""

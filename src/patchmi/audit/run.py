@@ -80,7 +80,9 @@ def audit(
     )
     run.write_tensors(EVIDENCE, arrays, metadata)
     held_out = judged["held_out"]
-    target_accuracy = held_out.rates(top_k_hits(controls.ask(target, held_out.arm.images), held_out.arm.labels))
+    target_accuracy = held_out.rates(
+        top_k_hits(controls.ask(target, held_out.arm.images), held_out.arm.labels)
+    )
     exposed = verdict.exposed_classes(_evidence(judged, judges), margin=plan.rule.margin)
     result: dict[str, Any] = {
         **document.header(plan),
@@ -113,7 +115,9 @@ def audit(
             }
             for label, name in enumerate(target.class_names)
         ],
-        "neighbours_ratio": asdict(cluster_interval(fidelity.nearest_ratio[None], bounds=(0.0, float("inf")))),
+        "neighbours_ratio": asdict(
+            cluster_interval(fidelity.nearest_ratio[None], bounds=(0.0, float("inf")))
+        ),
         "history": _history(runs, judges, target, plan),
         "verdict": {"word": opinion.word, "sentence": opinion.sentence, "reasons": list(opinion.reasons)},
         "not_tested": document.not_tested(),

@@ -54,7 +54,9 @@ class JudgedArm:
         return torch.stack(
             [
                 class_means(
-                    values[self.arm.seeds == seed], labels=self.arm.labels[self.arm.seeds == seed], classes=classes
+                    values[self.arm.seeds == seed],
+                    labels=self.arm.labels[self.arm.seeds == seed],
+                    classes=classes,
                 )
                 for seed in seeds
             ]
@@ -157,12 +159,17 @@ def measure_fidelity(
         ]
     )
     distance = _frechet_interval(
-        real=train[first], real_labels=private.train_labels[first], fake=attacked.features, fake_labels=arm.labels
+        real=train[first],
+        real_labels=private.train_labels[first],
+        fake=attacked.features,
+        fake_labels=arm.labels,
     )
     return Fidelity(clouds, distance, students, ratios)
 
 
-def _frechet_interval(*, real: Features, real_labels: Labels, fake: Features, fake_labels: Labels) -> Estimate:
+def _frechet_interval(
+    *, real: Features, real_labels: Labels, fake: Features, fake_labels: Labels
+) -> Estimate:
     """The Fréchet distance with a jackknife interval: each class is left out once (B. Efron, 1982)."""
     value = frechet_distance(real=real, fake=fake)
     classes = fake_labels.unique()

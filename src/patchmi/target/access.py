@@ -105,7 +105,7 @@ def _recorded_moments(model: nn.Module) -> Iterator[list[Moments]]:
         # Channels last and flat, the mean runs over contiguous rows: several times faster than torch.var_mean.
         values = inputs[0].movedim(1, -1).flatten(0, -2).float()
         mean = values.mean(dim=0)
-        variance = (values - mean).square().mean(dim=0)
+        variance = (values.square().mean(dim=0) - mean.square()).clamp_min(0)
         moments.append(Moments(mean, variance, layer.running_mean, layer.running_var))  # pyright: ignore[reportArgumentType]
 
     handles = [layer.register_forward_pre_hook(record) for layer in _batch_norms(model)]

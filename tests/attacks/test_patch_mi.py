@@ -1,0 +1,334 @@
+"""Patch-MI: its recipes are the published ones, its ablations ablate, its loop does what the paper's does."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from patchmi.attacks import RECIPES, PatchMI, PatchScale, Recipe
+from patchmi.attacks.patch_mi import SNAPSHOT_COUNT
+from patchmi.networks import ARCHITECTURES, CodeClassifier
+from patchmi.runs import open_run
+from patchmi.target import Target, WhiteBox
+from patchmi.views import IDENTITY
+
+PAPER = [name for name in RECIPES if name.startswith("paper-")]
+PUBLISHED = {
+    # epochs, batch, λ, smoothing, code values, (patch, stride, padding, width, levels), generator levels
+    "paper-mnist": (30, 64, 30, 0.6, 1, (6, 2, 2, 256, 3), 3),
+    "paper-emnist": (30, 64, 30, 0.6, 2, (8, 4, 0, 256, 3), 3),
+    "paper-cifar10": (50, 64, 50, 0.7, 1, (8, 4, 0, 512, 3), 3),
+    "paper-celeba": (30, 16, 1, 0.9999, 1, (24, 13, 13, 1536, 4), 5),
+}
+VIEWS = {
+    # copies, the image itself, averaged logits
+    "paper-mnist": (1, True, False),
+    "paper-emnist": (1, True, False),
+    "paper-cifar10": (3, True, True),
+    "paper-celeba": (1, False, False),
+}
+
+
+def make_target(class_count: int = 2, *, side: int = 16, channel_count: int = 1, name: str = "resnet10") -> Target:
+    """A small classifier as it is born: enough for what the loop does, if not for what it achieves."""
+    torch.manual_seed(5)
+    model = ARCHITECTURES[name](class_count=class_count, channel_count=channel_count, width=4).eval()
+    names = tuple(str(label) for label in range(class_count))
+    return Target(model, class_names=names, image_shape=(channel_count, side, side))
+
+
+def thin(recipe: str, **changes: Any) -> Recipe:
+    """A recipe with all its parts, but few channels."""
+    full = RECIPES[recipe]
+    scales = tuple(dataclasses.replace(scale, width=8) for scale in full.scales)
+    return dataclasses.replace(full, scales=scales, generator_width=4, **changes)
+
+
+def answer(attack: PatchMI, target: Target | None = None, *, public_count: int = 40, **call: Any):
+    target = target or make_target()
+    public = torch.rand(public_count, *target.image_shape, generator=torch.Generator().manual_seed(1))
+    return attack(WhiteBox(target), public, **{"count_per_class": 3, **call})
+
+
+# Recipes
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_paper_recipe_has_the_published_numbers(name):
+    recipe = RECIPES[name]
+    epochs, batch, weight, smoothing, codes, scale, levels = PUBLISHED[name]
+    assert (recipe.epoch_count, recipe.batch_size, recipe.attack_weight) == (epochs, batch, weight)
+    assert (recipe.smoothing, recipe.code_count, recipe.generator_levels) == (smoothing, codes, levels)
+    assert recipe.scales == (PatchScale(*scale),)
+    assert (recipe.generator_width, recipe.learning_rate, recipe.decay_share) == (64, 1e-3, 0)
+    assert (recipe.code_weight, recipe.prior_weight, recipe.reduction) == (0.3, 1, "mean_logit")
+    assert (recipe.batch_norm_weight, recipe.diversity_weight) == (0, 0)
+    assert (recipe.is_conditional, recipe.step_count) == (False, None)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_paper_recipe_shows_the_target_the_published_views(name):
+    views = RECIPES[name].views(32)
+    assert (views.draw_count, views.keeps_original, views.averages_logits) == VIEWS[name]
+
+
+def test_only_handwriting_is_varied_before_the_discriminator_sees_it():
+    varied = [name for name in RECIPES if RECIPES[name].public_views is not None]
+    assert varied == ["paper-mnist", "paper-emnist"]
+
+
+def test_every_recipe_goes_by_its_own_name():
+    assert {name: recipe.name for name, recipe in RECIPES.items()} == {name: name for name in RECIPES}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_paper_recipe_runs_one_generator_after_the_other_for_the_classes(name):
+    side, channel_count = (128, 3) if name == "paper-celeba" else (32, 1)
+    target = make_target(side=side, channel_count=channel_count)
+    loops: list[tuple[range, str]] = []
+
+    def progress(steps: Any, description: str) -> Any:
+        loops.append((steps, description))
+        return steps
+
+    attack = PatchMI(thin(name, public_views=None), step_count=2)
+    made = answer(attack, target, public_count=6, progress=progress)
+    assert [steps for steps, _ in loops] == [range(2), range(2)]
+    assert ["class 1 of 2" in loops[0][1], "class 2 of 2" in loops[1][1]] == [True, True]
+    assert made.images.shape == (6, channel_count, side, side)
+    assert made.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert all(snapshot.labels.unique().tolist() == [0, 1] for snapshot in made.snapshots)
+    assert not torch.equal(made.images[:3], made.images[3:])
+
+
+@pytest.mark.parametrize(("public_count", "epochs", "steps"), [(64, 2, 2), (65, 2, 4), (10, 3, 3)])
+def test_an_epoch_is_as_many_batches_as_the_public_images_fill(public_count, epochs, steps):
+    recipe = thin("paper-mnist", epoch_count=epochs, public_views=None)
+    made = answer(PatchMI(recipe), public_count=public_count, count_per_class=1)
+    assert made.snapshots[-1].step == steps
+
+
+def test_public_handwriting_is_varied_anew_for_each_batch(monkeypatch):
+    seen: list[torch.Tensor] = []
+
+    def views(side: int) -> torch.nn.Module:
+        assert side == 16
+
+        class Darken(torch.nn.Module):
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
+                seen.append(images)
+                return images / 2
+
+        return Darken()
+
+    answer(PatchMI(thin("paper-mnist", public_views=views), step_count=2), make_target(1))
+    assert [images.shape for images in seen] == [(64, 1, 16, 16)] * 2
+    assert not torch.equal(*seen)
+    assert min(float(images.min()) for images in seen) >= 0
+
+
+# Ablations
+
+
+def test_without_patches_one_discriminator_judges_whole_images_without_norm():
+    scales = PatchMI(patches=False).settings(20).scales
+    assert scales == (PatchScale(20, 20, padding=0, width=1024, normalises=False),)
+    made = answer(PatchMI(thin("paper-mnist", public_views=None), patches=False, step_count=1))
+    assert made.images.shape == (6, 1, 16, 16)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_without_views_the_target_sees_the_images_as_they_are(name):
+    assert PatchMI(name, views=False).settings(32).views(32) == IDENTITY
+    assert PatchMI(name).settings(32).views(32) != IDENTITY
+
+
+def test_without_views_the_target_is_asked_about_each_image_once():
+    target = make_target()
+    with_views, without = WhiteBox(target), WhiteBox(target)
+    public = torch.rand(8, 1, 16, 16)
+    PatchMI(thin("default"), step_count=2)(with_views, public, count_per_class=1)
+    PatchMI(thin("default"), step_count=2, views=False)(without, public, count_per_class=1)
+    assert without.queries.images == 2 * 64
+    assert with_views.queries.images == 2 * 64 * RECIPES["default"].views(16).count
+
+
+def test_without_coordinates_no_discriminator_knows_where_a_patch_stands():
+    assert any(scale.sees_coordinates for scale in PatchMI().settings(32).scales)
+    assert not any(scale.sees_coordinates for scale in PatchMI(coordinates=False).settings(32).scales)
+
+
+def test_each_ablation_changes_nothing_but_its_own_term():
+    full = PatchMI().settings(32)
+    ablations: dict[str, dict[str, Any]] = {
+        "batch_norm": {"batch_norm_weight": 0},
+        "diversity": {"diversity_weight": 0},
+        "uses_target": {"attack_weight": 0, "batch_norm_weight": 0},
+    }
+    for field, change in ablations.items():
+        # The views are a function made anew each time only where they are off.
+        assert PatchMI(**{field: False}).settings(32) == dataclasses.replace(full, **change)
+
+
+def test_an_experiment_changes_steps_codes_and_reduction_of_any_recipe():
+    attack = PatchMI("paper-cifar10", step_count=11, n_codes=3, reduction="per_patch")
+    expected = dataclasses.replace(
+        RECIPES["paper-cifar10"], step_count=11, code_count=3, reduction="per_patch"
+    )
+    assert attack.settings(32) == expected
+    own = dataclasses.replace(RECIPES["paper-mnist"], name="own", attack_weight=2.0)
+    assert PatchMI(own).settings(32) == own
+
+
+@pytest.mark.parametrize("change", [{"patches": False}, {"views": False}, {"coordinates": False}, {"batch_norm": False}])
+def test_an_ablation_changes_the_pictures(change):
+    full = answer(PatchMI(thin("default"), step_count=3))
+    assert not torch.equal(answer(PatchMI(thin("default"), step_count=3, **change)).images, full.images)
+
+
+def test_both_reductions_run_and_differ():
+    pictures = [
+        answer(PatchMI(thin("paper-mnist", public_views=None), step_count=3, reduction=reduction)).images
+        for reduction in ("mean_logit", "per_patch")
+    ]
+    assert not torch.equal(*pictures)
+
+
+# The loop
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [thin("default", attack_weight=0.0, batch_norm_weight=0.0), thin("paper-cifar10", attack_weight=0.0)],
+    ids=lambda recipe: recipe.name,
+)
+def test_without_any_weight_on_its_word_the_target_might_as_well_be_absent(recipe):
+    control = PatchMI(recipe=RECIPES[recipe.name]).without_target()
+    assert not control.uses_target
+    weightless = answer(PatchMI(recipe, step_count=2))
+    absent = answer(PatchMI(thin(recipe.name), step_count=2).without_target())
+    assert torch.equal(weightless.images, absent.images)
+    assert not torch.equal(answer(PatchMI(thin(recipe.name), step_count=2)).images, absent.images)
+
+
+def test_before_the_first_step_the_target_has_had_no_word():
+    first = [
+        answer(PatchMI(thin("default"), step_count=2, uses_target=uses_target)).snapshots[0]
+        for uses_target in (True, False)
+    ]
+    assert first[0].step == 0
+    assert torch.equal(first[0].images, first[1].images)
+
+
+@pytest.mark.parametrize(
+    ("step_count", "steps"), [(20, [0, 1, 2, 4, 7, 10, 15, 20]), (100, [0, 5, 10, 20, 35, 50, 75, 100]), (1, [0, 1])]
+)
+def test_snapshots_are_taken_at_the_documented_shares_and_at_the_end(step_count, steps):
+    recipe = thin("default", batch_size=4, views=lambda _: IDENTITY)
+    made = answer(PatchMI(recipe, step_count=step_count))
+    assert [snapshot.step for snapshot in made.snapshots] == steps
+    for snapshot in made.snapshots:
+        assert snapshot.images.shape == (2 * SNAPSHOT_COUNT, 1, 16, 16)
+        assert snapshot.labels.tolist() == [0] * SNAPSHOT_COUNT + [1] * SNAPSHOT_COUNT
+    seconds = [snapshot.seconds for snapshot in made.snapshots]
+    assert seconds == sorted(seconds)
+    assert seconds[0] == 0 < seconds[-1]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_attack_runs_in_either_number_format(precision):
+    made = answer(PatchMI(thin("default"), step_count=1, precision=precision))
+    assert made.images.isfinite().all()
+
+
+def test_a_target_without_batch_norm_is_attacked_without_that_term_and_the_report_will_say_so():
+    target = make_target(name="lenet")
+    made = answer(PatchMI(thin("default"), step_count=2), target)
+    assert len(made.notes) == 1
+    assert "no batch norm" in made.notes[0]
+    assert made.notes[0].endswith(".")
+    matched = answer(PatchMI(thin("default"), step_count=2, batch_norm=False), target)
+    assert matched.notes == ()
+    assert torch.equal(matched.images, made.images)
+
+
+def test_a_target_with_batch_norm_leaves_no_note():
+    assert answer(PatchMI(thin("default"), step_count=1)).notes == ()
+    assert answer(PatchMI(thin("paper-cifar10"), step_count=1)).notes == ()
+
+
+@pytest.mark.parametrize("side", [8, 16, 21])
+def test_images_smaller_than_a_recipe_s_patches_are_attacked_all_the_same(side):
+    made = answer(PatchMI(thin("default"), step_count=1), make_target(side=side))
+    assert made.images.shape == (6, 1, side, side)
+
+
+def test_at_their_published_sizes_the_recipes_keep_their_scales():
+    for name in RECIPES:
+        side = 128 if name == "paper-celeba" else 32
+        assert PatchMI(name).settings(side).scales == RECIPES[name].scales
+
+
+@pytest.mark.parametrize(
+    ("recipe", "shape", "words"),
+    [("default", (1, 16, 20), "square"), ("paper-mnist", (1, 28, 28), "multiple of 8"), ("paper-celeba", (3, 48, 48), "32")],
+)
+def test_shapes_that_a_generator_cannot_draw_are_refused_before_any_work(recipe, shape, words):
+    door = WhiteBox(dataclasses.replace(make_target(), image_shape=shape))
+    with pytest.raises(ValueError, match=words) as refused:
+        PatchMI(recipe, step_count=1)(door, torch.rand(4, *shape))
+    assert "\n" not in str(refused.value)
+    assert door.queries.forward == 0
+
+
+def test_killed_within_the_second_class_it_goes_on_to_the_same_bytes(tmp_path):
+    attack, target = PatchMI(thin("paper-emnist", public_views=None), step_count=3), make_target()
+
+    def end_in_the_second_class(steps: Any, description: str) -> Any:
+        for step in steps:
+            if "class 2" in description and step == 2:
+                raise RuntimeError
+            yield step
+
+    with open_run(tmp_path, config={}, resume=False) as run, pytest.raises(RuntimeError):
+        checkpoint = run.checkpoint("attack", every_seconds=0.0)
+        answer(attack, target, checkpoint=checkpoint, progress=end_in_the_second_class)
+    seen: list[range] = []
+    with open_run(tmp_path, config={}, resume=True) as run:
+        made = answer(
+            attack, target, checkpoint=run.checkpoint("attack"), progress=lambda steps, _: seen.append(steps) or steps
+        )
+    undisturbed = answer(attack, target)
+    assert seen == [range(2, 3)]
+    assert torch.equal(made.images, undisturbed.images)
+    assert torch.equal(made.labels, undisturbed.labels)
+    for one, other in zip(made.snapshots, undisturbed.snapshots, strict=True):
+        assert one.step == other.step
+        assert torch.equal(one.images, other.images)
+
+
+# InfoGAN's code
+
+
+@pytest.mark.parametrize("code_weight", [0.0, 3.0])
+def test_q_learns_to_read_the_code_only_if_it_is_asked_to(tmp_path, code_weight):
+    recipe = thin("paper-mnist", public_views=None, views=lambda _: IDENTITY, code_weight=code_weight, batch_size=16)
+    with open_run(tmp_path, config={}, resume=False) as run:
+        checkpoint = run.checkpoint("attack", every_seconds=0.0)
+        made = answer(
+            PatchMI(recipe, step_count=30, n_codes=2), make_target(1), checkpoint=checkpoint, count_per_class=40
+        )
+        state = checkpoint.load()
+    assert state is not None
+    reader = CodeClassifier(channel_count=1, code_count=2, image_size=16)
+    reader.load_state_dict(state["game"]["code_classifier"])
+    with torch.no_grad():
+        said = reader(made.images * 2 - 1)
+    # Among the answers the codes take turns.
+    truth = torch.arange(40) % 2
+    loss = float(torch.nn.functional.cross_entropy(said, truth))
+    print(code_weight, loss, (said.argmax(dim=1) == truth).float().mean())
+    assert (loss < 0.5 * math.log(2)) == (code_weight > 0)

@@ -1,0 +1,251 @@
+"""What every attack promises, whatever its paper: a row in `ATTACKS` is a column of tests here."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from patchmi.attacks import ATTACKS, AbstractAttack
+from patchmi.runs import open_run
+from patchmi.target import Target, WhiteBox
+from patchmi.types import Reconstructions
+
+pytestmark = pytest.mark.parametrize("name", ATTACKS)
+STEPS = 4
+COUNT = 3
+SHAPE = (1, 16, 16)
+
+
+def short(name: str, step_count: int = STEPS) -> AbstractAttack:
+    """The attack at its default settings, but for its budget."""
+    return dataclasses.replace(ATTACKS[name](), step_count=step_count)
+
+
+@pytest.fixture(scope="module")
+def target(fit: Callable[..., nn.Module]) -> Target:
+    return Target(fit("resnet10", width=4), class_names=("a", "b", "c", "d"), image_shape=SHAPE)
+
+
+@pytest.fixture(scope="module")
+def public(blobs: Callable[..., torch.Tensor]) -> torch.Tensor:
+    return blobs(60, seed=3)
+
+
+@pytest.fixture(scope="module")
+def reconstruct(target: Target, public: torch.Tensor) -> Callable[..., Reconstructions]:
+    """Run the short attack, once for each set of arguments."""
+    known: dict[tuple[str, int], Reconstructions] = {}
+
+    def run(name: str, *, seed: int = 0) -> Reconstructions:
+        if (name, seed) not in known:
+            known[name, seed] = short(name)(WhiteBox(target), public, count_per_class=COUNT, seed=seed)
+        return known[name, seed]
+
+    return run
+
+
+def content(made: Reconstructions) -> list[bytes]:
+    """All bytes of an answer, but for the time that it took."""
+    pictures = [made.images, made.labels, made.seeds]
+    for snapshot in made.snapshots:
+        pictures += [torch.tensor(snapshot.step), snapshot.images, snapshot.labels]
+    return [picture.numpy().tobytes() for picture in pictures]
+
+
+def test_gives_as_many_images_of_each_class_as_asked_in_the_order_of_the_classes(name, reconstruct):
+    made = reconstruct(name)
+    assert made.images.shape == (4 * COUNT, *SHAPE)
+    assert made.labels.tolist() == [label for label in range(4) for _ in range(COUNT)]
+    assert made.images.dtype == torch.float32
+    assert not made.images.requires_grad
+    assert made.images.is_contiguous()
+
+
+def test_images_lie_in_the_unit_range_and_survive_eight_bits_a_pixel(name, reconstruct):
+    images = reconstruct(name).images
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert torch.equal((images * 255).round().byte().float() / 255, images)
+    assert len(images.unique()) > 10
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_every_image_names_the_seed_behind_it(name, seed, reconstruct):
+    assert reconstruct(name, seed=seed).seeds.tolist() == [seed] * 4 * COUNT
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(name, reconstruct, target, public):
+    torch.manual_seed(99)
+    again = short(name)(WhiteBox(target), public, count_per_class=COUNT, seed=0)
+    assert content(again) == content(reconstruct(name, seed=0))
+    assert not torch.equal(again.images, reconstruct(name, seed=7).images)
+
+
+def test_the_global_random_generators_go_on_as_if_nothing_had_been_drawn(name, target, public):
+    # Python's own generator is left out: beartype, which checks types in these tests, draws from it.
+    def states() -> tuple[Any, ...]:
+        return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()  # noqa: NPY002
+
+    before = states()
+    short(name, step_count=1)(WhiteBox(target), public, count_per_class=1)
+    assert states() == before
+
+
+def condition(model: nn.Module) -> dict[str, Any]:
+    """All that a target could be changed in."""
+    tensors = {key: value.numpy().tobytes() for key, value in model.state_dict().items()}
+    needs_gradient = {key: value.requires_grad for key, value in model.named_parameters()}
+    gradients = {key: value.grad is None for key, value in model.named_parameters()}
+    training = {key: module.training for key, module in model.named_modules()}
+    hooks = {
+        key: len(module._forward_hooks) + len(module._forward_pre_hooks) for key, module in model.named_modules()
+    }
+    return {"tensors": tensors, "needs": needs_gradient, "none": gradients, "training": training, "hooks": hooks}
+
+
+def test_the_target_leaves_unchanged_to_the_last_bit_and_flag(name, fit, public):
+    model = fit("resnet10", width=4, step_count=1).train()
+    model.trunk[0].weight.requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.grad = None
+    before = condition(model)
+    target = Target(model, class_names=("a", "b", "c", "d"), image_shape=SHAPE)
+    short(name, step_count=2)(WhiteBox(target), public, count_per_class=1)
+    assert condition(model) == before
+
+
+def test_the_public_images_leave_unchanged(name, target, public):
+    before = public.clone()
+    short(name, step_count=2)(WhiteBox(target), public, count_per_class=1)
+    assert torch.equal(public, before)
+
+
+def with_a_hole(images: torch.Tensor) -> torch.Tensor:
+    holed = images.clone()
+    holed[1, 0, 2, 3] = float("nan")
+    return holed
+
+
+@pytest.mark.parametrize(
+    ("spoil", "remedy"),
+    [
+        (lambda images: images.repeat(1, 3, 1, 1), "resize"),
+        (lambda images: images[..., :8], "resize"),
+        (lambda images: (images * 255).round(), "divide 8-bit images by 255"),
+        (lambda images: images * 2 - 1, r"in \[0, 1\]"),
+        (with_a_hole, "finite"),
+        (lambda images: images[:1], "at least 2"),
+    ],
+    ids=["colour", "other size", "bytes", "signed", "nan", "one image"],
+)
+def test_public_images_that_do_not_fit_are_refused_in_one_line(name, spoil, remedy, target, public):
+    door = WhiteBox(target)
+    with pytest.raises(ValueError, match=remedy) as refused:
+        short(name)(door, spoil(public))
+    assert "\n" not in str(refused.value)
+    assert door.queries.forward == 0
+
+
+class Kill(Exception):  # noqa: N818 - the end of a process, here without a process
+    """Ends an attack between two steps."""
+
+
+def kill_after(step_count: int) -> Callable[[Iterable[int], str], Iterable[int]]:
+    """A progress that lets so many steps pass, of all loops together."""
+    left = step_count
+
+    def progress(steps: Iterable[int], description: str) -> Iterable[int]:
+        nonlocal left
+        assert description
+        for step in steps:
+            if left == 0:
+                raise Kill
+            left -= 1
+            yield step
+
+    return progress
+
+
+@pytest.mark.parametrize("killed_after", [1, STEPS - 1])
+def test_killed_in_the_middle_it_goes_on_to_the_same_bytes_and_queries(
+    name, killed_after, tmp_path: Path, reconstruct, target, public
+):
+    with open_run(tmp_path, config={}, resume=False) as run, pytest.raises(Kill):
+        short(name)(
+            WhiteBox(target),
+            public,
+            count_per_class=COUNT,
+            checkpoint=run.checkpoint("attack", every_seconds=0.0),
+            progress=kill_after(killed_after),
+        )
+    torch.manual_seed(123)
+    door, steps_left = WhiteBox(target), kill_after(STEPS - killed_after)
+    with open_run(tmp_path, config={}, resume=True) as run:
+        checkpoint = run.checkpoint("attack", every_seconds=0.0)
+        made = short(name)(door, public, count_per_class=COUNT, checkpoint=checkpoint, progress=steps_left)
+    assert content(made) == content(reconstruct(name))
+    undisturbed = WhiteBox(target)
+    short(name)(undisturbed, public, count_per_class=COUNT)
+    assert door.queries == undisturbed.queries
+
+
+class Asked(nn.Module):
+    """A target that keeps its own account of what it is asked, beyond all copies of itself."""
+
+    calls: list[tuple[int, bool]] = []  # noqa: RUF012 - shared by the copies, on purpose
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls.append((len(images), images.requires_grad))
+        return self.model(images)
+
+
+@pytest.fixture
+def asked(target: Target) -> Target:
+    Asked.calls.clear()
+    return dataclasses.replace(target, model=Asked(target.model))
+
+
+def test_every_query_is_counted(name, asked, public):
+    door = WhiteBox(asked)
+    short(name)(door, public, count_per_class=1)
+    assert door.queries.forward == len(Asked.calls) >= STEPS
+    assert door.queries.images == sum(count for count, _ in Asked.calls)
+    assert door.queries.backward == sum(needs_gradient for _, needs_gradient in Asked.calls) > 0
+
+
+def test_without_its_target_it_asks_for_no_gradient_and_draws_all_the_same(name, asked, public):
+    door, control = WhiteBox(asked), short(name).without_target()
+    assert isinstance(control, ATTACKS[name])
+    made = control(door, public, count_per_class=COUNT)
+    assert door.queries.backward == 0
+    assert not any(needs_gradient for _, needs_gradient in Asked.calls)
+    assert made.images.shape == (4 * COUNT, *SHAPE)
+
+
+def test_another_architecture_recognises_what_it_draws_but_not_what_it_draws_without_the_target(
+    name, target, blobs, quarters, fit
+):
+    judge = fit("lenet", width=4, seed=1)
+    images, truth = quarters(100, seed=50)
+    public = blobs(200, seed=4)
+
+    def recognised(pictures: torch.Tensor, labels: torch.Tensor) -> float:
+        with torch.no_grad():
+            hits = judge(pictures).argmax(dim=1) == labels
+        return float(torch.stack([hits[labels == label].float().mean() for label in range(4)]).min())
+
+    attack = short(name, step_count=40)
+    made = attack(WhiteBox(target), public, count_per_class=20)
+    control = attack.without_target()(WhiteBox(target), public, count_per_class=20)
+    assert recognised(images, truth) > 0.9
+    assert recognised(made.images, made.labels) > 0.5
+    assert recognised(control.images, control.labels) < 0.5
