@@ -50,7 +50,7 @@ def _run(recipe: Any, door: WhiteBox, public: Images, *, step_count: int) -> Non
     PatchMI(recipe=recipe, step_count=step_count)(door, public, count_per_class=1)
 
 
-def _seconds(call: Callable[[], None]) -> float:
+def _seconds(call: Callable[[], object]) -> float:
     began = time.perf_counter()
     call()
     return time.perf_counter() - began

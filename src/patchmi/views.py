@@ -36,9 +36,14 @@ class Views:
         """Views of each image."""
         return self.draw_count + self.keeps_original
 
+    def vary(self, images: Images) -> Images:
+        """One transformed copy of each image."""
+        with torch.autocast(images.device.type, enabled=False):  # bfloat16 would round the angles and shifts
+            return self.transform(images)
+
     def draw(self, images: Images) -> Float[Tensor, "views channels height width"]:
         """All views of all images, (count·N)×C×H×W, ordered by view, then image."""
-        copies = self.transform(images.repeat(self.draw_count, 1, 1, 1))
+        copies = self.vary(images.repeat(self.draw_count, 1, 1, 1))
         return torch.cat([images, copies]) if self.keeps_original else copies
 
     def pool(self, logits: Logits) -> Float[Tensor, "judged classes"]:
@@ -73,12 +78,15 @@ def paper_cifar10_views(image_size: int) -> Views:
     """The published block for CIFAR-10: the image and three copies, their logits averaged.
 
     Padded by 4, turned by ±22.5° twice, flipped, cropped.
+
+    Differs from the paper: what is uncovered is black, there mid-grey.
     """
     transform = nn.Sequential(
+        nn.ZeroPad2d(4),
         augmentation.RandomRotation(22.5, p=1.0),
         augmentation.RandomRotation(22.5, p=1.0),
         augmentation.RandomHorizontalFlip(p=0.5),
-        augmentation.RandomCrop((image_size, image_size), padding=4, fill=0.5),
+        augmentation.RandomCrop((image_size, image_size)),
     )
     return Views(transform, draw_count=3, keeps_original=True, averages_logits=True)
 

@@ -103,9 +103,16 @@ def condition(model: nn.Module) -> dict[str, Any]:
     gradients = {key: value.grad is None for key, value in model.named_parameters()}
     training = {key: module.training for key, module in model.named_modules()}
     hooks = {
-        key: len(module._forward_hooks) + len(module._forward_pre_hooks) for key, module in model.named_modules()
+        key: len(module._forward_hooks) + len(module._forward_pre_hooks)
+        for key, module in model.named_modules()
     }
-    return {"tensors": tensors, "needs": needs_gradient, "none": gradients, "training": training, "hooks": hooks}
+    return {
+        "tensors": tensors,
+        "needs": needs_gradient,
+        "none": gradients,
+        "training": training,
+        "hooks": hooks,
+    }
 
 
 def test_the_target_leaves_unchanged_to_the_last_bit_and_flag(name, fit, public):

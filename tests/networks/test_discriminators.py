@@ -14,11 +14,13 @@ def pictures(count: int, channels: int, side: int, *, seed: int = 0) -> torch.Te
     return torch.rand(count, channels, side, side, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-def make(*, sees_coordinates: bool = False, normalises: bool = True, **changes: int) -> PatchDiscriminator:
+def make(
+    *, patch_size: int = 6, stride: int = 2, padding: int = 2, channel_count: int = 1, **switches: bool
+) -> PatchDiscriminator:
     """A small discriminator with weights large enough to tell patches apart."""
     torch.manual_seed(0)
-    settings = {"channel_count": 1, "patch_size": 6, "stride": 2, "padding": 2, "width": 16} | changes
-    network = PatchDiscriminator(**settings, sees_coordinates=sees_coordinates, normalises=normalises)
+    geometry = {"patch_size": patch_size, "stride": stride, "padding": padding}
+    network = PatchDiscriminator(channel_count=channel_count, width=16, level_count=3, **geometry, **switches)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(10)
@@ -148,6 +150,22 @@ def test_a_discriminator_starts_from_small_gaussian_weights() -> None:
     )
     assert float(weights.mean()) == pytest.approx(0, abs=1e-3)
     assert float(weights.std()) == pytest.approx(0.02, rel=0.02)
+
+
+def test_a_discriminator_starts_from_pytorchs_wider_weights_when_asked() -> None:
+    """Uniform in ±1/√128 for the 1×1 layers: a deviation of 1/√(3·128)."""
+    torch.manual_seed(0)
+    network = PatchDiscriminator(
+        channel_count=1, patch_size=6, stride=2, padding=2, width=128, dcgan_weights=False
+    ).requires_grad_(False)
+    inner = torch.cat(
+        [
+            m.weight.flatten()
+            for m in network.modules()
+            if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)
+        ]
+    )
+    assert float(inner.std()) == pytest.approx((3 * 128) ** -0.5, rel=0.02)
 
 
 def test_a_discriminator_learns_to_tell_stripes_from_noise_patch_by_patch() -> None:

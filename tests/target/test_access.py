@@ -205,6 +205,15 @@ def test_moments_are_those_that_batch_norm_itself_takes(name: str, layers: int) 
         )
 
 
+def test_moments_of_activations_far_from_zero_are_still_exact() -> None:
+    """A mean of 150 deviations, where a difference of two squares keeps few of the variance's digits."""
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(SIDE * SIDE, 4)).eval()
+    images = 0.9 + 0.02 * pictures(40)
+    _, (found,) = WhiteBox(make_target(model)).logits_and_moments(images)
+    assert found.batch_mean.item() == pytest.approx(float(images.double().mean()), rel=1e-5)
+    assert found.batch_variance.item() == pytest.approx(float(images.double().var(correction=0)), rel=0.02)
+
+
 @pytest.mark.parametrize("name", ["resnet10", "dense"])
 def test_moments_pass_gradients_to_the_images(name: str) -> None:
     model = make_model(name)

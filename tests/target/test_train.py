@@ -183,7 +183,7 @@ def test_the_learning_rate_rises_and_falls_so_that_the_last_steps_hardly_move() 
 
 
 def test_each_step_descends_the_gradient_of_its_own_batch_alone() -> None:
-    """What the last step left in `grad` is the slope of the last batch's loss at the weight it was shown with."""
+    """What the last step left in `grad` is the slope of the last batch's loss at that step's weight."""
 
     class Slope(nn.Module):
         def __init__(self) -> None:

@@ -44,7 +44,8 @@ class AbstractAttack(ABC):
         """
         if public.shape[1:] != door.image_shape:
             raise ValueError(
-                f"public images are {tuple(public.shape[1:])}, the target takes {door.image_shape}: resize them"
+                f"public images are {tuple(public.shape[1:])}, the target takes {door.image_shape}: "
+                "resize them"
             )
         if len(public) < 2 or not torch.isfinite(public).all() or public.min() < 0 or public.max() > 1:
             raise ValueError("public images: at least 2, finite, in [0, 1]; divide 8-bit images by 255")

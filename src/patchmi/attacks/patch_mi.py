@@ -13,31 +13,26 @@ target's weights get no gradients. The recipe `default` goes further: one condit
 classes, two patch discriminators that see coordinates, batch-norm matching and mode seeking.
 """
 
-import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Int
+from torch import Tensor
 
 from patchmi import losses, machine
 from patchmi.attacks.base import AbstractAttack
+from patchmi.attacks.patch_mi_game import Game
 from patchmi.attacks.patch_mi_recipes import RECIPES, PatchScale, Recipe, RecipeName
-from patchmi.networks import CodeClassifier, CodeGenerator, ConditionalGenerator, PatchDiscriminator
 from patchmi.runs import Checkpoint, random_state, restore_random_state
-from patchmi.target import Queries, WhiteBox
-from patchmi.types import Bytes, Images, Labels, Latents, Progress, Reconstructions, Snapshot
+from patchmi.target import WhiteBox
+from patchmi.types import Images, Labels, Progress, Reconstructions, Snapshot
 from patchmi.views import IDENTITY
 
 SNAPSHOT_SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """Shares of the steps after which a snapshot is kept."""
-SNAPSHOT_COUNT = 20
-"""Images of each class in a snapshot."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +49,7 @@ class PatchMI(AbstractAttack):
         coordinates: Off: the patch discriminators do not know where a patch stands.
         batch_norm: Off: no batch-norm matching.
         diversity: Off: no mode seeking.
+        students: Off: no students of the target have a word.
         uses_target: Off: the prior alone, an audit's control: what the generator draws without the target.
         precision: Number format of the networks.
     """
@@ -67,6 +63,7 @@ class PatchMI(AbstractAttack):
     coordinates: bool = True
     batch_norm: bool = True
     diversity: bool = True
+    students: bool = True
     uses_target: bool = True
     precision: machine.Precision = "auto"
 
@@ -88,6 +85,7 @@ class PatchMI(AbstractAttack):
             attack_weight=recipe.attack_weight * self.uses_target,
             batch_norm_weight=recipe.batch_norm_weight * self.batch_norm * self.uses_target,
             diversity_weight=recipe.diversity_weight * self.diversity,
+            students=recipe.students if self.students and self.uses_target else (),
         )
 
     def without_target(self) -> "PatchMI":
@@ -114,16 +112,19 @@ class PatchMI(AbstractAttack):
         groups = [every_class] if recipe.is_conditional else [[label] for label in every_class]
         state = checkpoint.load() or {"group": 0, "answers": []}
         answers: list[dict[str, Any]] = state["answers"]
-        with checkpoint.guard():
-            for group in range(state["group"], len(groups)):
-                torch.manual_seed(seed * 1_000_003 + groups[group][0])
-                game = _Game(recipe, door, groups[group])
-                if "game" in state:
-                    game.restore(state.pop("game"))
-                    restore_random_state(state["random"])
+        public = public.to(machine.device())
+        for group in range(state["group"], len(groups)):
+            torch.manual_seed(seed * 1_000_003 + groups[group][0])
+            game = Game(recipe, door, groups[group])
+            if "game" in state:
+                game.restore(state.pop("game"))
+                restore_random_state(state["random"])
+            else:
+                _prepare_students(game, public, precision=self.precision, progress=progress)
+            with checkpoint.guard():
                 _play(
                     game,
-                    public.to(machine.device()),
+                    public,
                     precision=self.precision,
                     steps=progress(
                         range(game.step, game.step_count(len(public))), _describe(groups, group, seed)
@@ -138,7 +139,7 @@ class PatchMI(AbstractAttack):
                     ),
                     step_count=game.step_count(len(public)),
                 )
-                answers.append(game.answer(count_per_class))
+            answers.append(game.answer(count_per_class))
         images = torch.cat([answer["images"] for answer in answers]).float() / 255
         labels = torch.cat([answer["labels"] for answer in answers])
         return Reconstructions(
@@ -157,11 +158,13 @@ def _check_shape(recipe: Recipe, image_shape: tuple[int, int, int]) -> None:
     """Refuse shapes that the recipe's generator cannot draw."""
     _, height, width = image_shape
     if height != width:
-        raise ValueError(f"Patch-MI draws square images, the target takes {height}×{width} pixels: pad or resize")
+        raise ValueError(
+            f"Patch-MI draws square images, the target takes {height}×{width} pixels: pad or resize"
+        )
     factor = 1 if recipe.is_conditional else 2**recipe.generator_levels
     if height % factor:
         raise ValueError(
-            f"recipe {recipe.name}: draws images of a multiple of {factor} pixels a side, the target takes {height}: "
+            f"recipe {recipe.name}: draws images of a multiple of {factor} pixels, not of {height}: "
             "take recipe default, or fewer generator_levels"
         )
 
@@ -171,8 +174,21 @@ def _describe(groups: list[list[int]], group: int, seed: int) -> str:
     return f"Patch-MI, seed {seed}{which}"
 
 
+def _prepare_students(
+    game: Game, public: Images, *, precision: machine.Precision, progress: Progress
+) -> None:
+    """Let the students learn the target from public images before the generator's first step."""
+    if not game.recipe.students:
+        return
+    began = time.perf_counter()
+    for _ in progress(range(game.recipe.student_warm_up), "Students learn the target"):
+        with machine.mixed_precision(precision):
+            game.teach(torch.cat([game.draw_public(public), game.draw_public(public)]))
+    game.seconds += time.perf_counter() - began
+
+
 def _play(
-    game: "_Game",
+    game: Game,
     public: Images,
     *,
     steps: Iterable[int],
@@ -217,17 +233,21 @@ def _play(
                 ).mean()
             )
             views = game.views.draw((fake + 1) / 2)
-            if recipe.batch_norm_weight > 0:
-                logits, moments = door.logits_and_moments(views)
-                loss = loss + recipe.batch_norm_weight * losses.batch_norm_loss(moments)
-            elif recipe.attack_weight > 0:
-                logits = door.logits(views)
             if recipe.attack_weight > 0:
+                logits, moments = door.logits_and_moments(views, wanted=recipe.batch_norm_weight > 0)
+                if moments:
+                    loss = loss + recipe.batch_norm_weight * losses.batch_norm_loss(moments)
                 logits = game.views.pool(logits)
-                loss = loss + recipe.attack_weight * losses.identity_loss(logits, _tile(labels, logits))
+                loss = loss + recipe.attack_weight * losses.identity_loss(logits, _tile(labels, len(logits)))
+            if recipe.students:
+                loss = loss + recipe.student_weight * game.students.identity_loss(
+                    views, _tile(labels, len(views))
+                )
             if recipe.code_count > 1:
                 code_logits = game.code_classifier(views * 2 - 1)
-                loss = loss + recipe.code_weight * losses.code_loss(code_logits, _tile(codes, code_logits))
+                loss = loss + recipe.code_weight * losses.code_loss(
+                    code_logits, _tile(codes, len(code_logits))
+                )
             if recipe.diversity_weight > 0:
                 first, second = fake.chunk(2)
                 loss = loss + recipe.diversity_weight * losses.mode_seeking_loss(
@@ -235,6 +255,8 @@ def _play(
                 )
             _descend(game.generator_optimiser, loss)
             game.discriminators.requires_grad_(True)
+            if recipe.students and step % recipe.student_interval == 0:
+                game.teach(torch.cat([game.draw_public(public), fake.detach()]))
         game.step = step + 1
         now = time.perf_counter()
         game.seconds += now - began
@@ -249,137 +271,9 @@ def _descend(optimiser: torch.optim.Optimizer, loss: losses.Scalar) -> None:
     optimiser.step()
 
 
-def _tile(labels: Labels, logits: Float[Tensor, "judged classes"]) -> Int[Tensor, " judged"]:
-    """One label for each row of logits of several views of the same images."""
-    return labels.repeat(len(logits) // len(labels))
-
-
-class _Game:
-    """What the training of one generator is made of, and what must be kept to go on with it."""
-
-    def __init__(self, recipe: Recipe, door: WhiteBox, classes: list[int]) -> None:
-        channel_count, image_size, _ = door.image_shape
-        self.recipe, self.door, self.classes = recipe, door, classes
-        self.views = recipe.views(image_size)
-        self.public_views = recipe.public_views(image_size) if recipe.public_views else nn.Identity()
-        if recipe.is_conditional:
-            generator = ConditionalGenerator(
-                class_count=door.class_count,
-                channel_count=channel_count,
-                image_size=image_size,
-                width=recipe.generator_width,
-            )
-        else:
-            generator = CodeGenerator(
-                code_count=recipe.code_count,
-                channel_count=channel_count,
-                image_size=image_size,
-                width=recipe.generator_width,
-                level_count=recipe.generator_levels,
-            )
-        self.generator = machine.place(generator)
-        self.discriminators = machine.place(
-            nn.ModuleList(
-                PatchDiscriminator(channel_count=channel_count, **dataclasses.asdict(scale))
-                for scale in recipe.scales
-            )
-        )
-        self.code_classifier = machine.place(
-            CodeClassifier(channel_count=channel_count, code_count=recipe.code_count, image_size=image_size)
-        )
-        adam = partial(torch.optim.Adam, lr=recipe.learning_rate, betas=(0.5, 0.999))
-        self.generator_optimiser = adam([*self.generator.parameters(), *self.code_classifier.parameters()])
-        self.discriminator_optimiser = adam(self.discriminators.parameters())
-        self.snapshot_latents = self.draw_noise(SNAPSHOT_COUNT * len(classes))
-        self.snapshots: list[dict[str, Any]] = []
-        self.step = 0
-        self.seconds = 0.0
-
-    def step_count(self, public_count: int) -> int:
-        """Steps of this generator: as the recipe says, or so many passes over the public images."""
-        return self.recipe.step_count or self.recipe.epoch_count * math.ceil(
-            public_count / self.recipe.batch_size
-        )
-
-    def draw_public(self, public: Images) -> Float[Tensor, "batch channels height width"]:
-        """A batch of public images in [-1, 1]."""
-        index = torch.randint(len(public), (self.recipe.batch_size,))
-        return self.public_views(public[index.to(public.device)]) * 2 - 1
-
-    def draw_noise(self, count: int) -> Latents:
-        """Latents from N(0, I), drawn on the CPU: the same on every machine."""
-        return torch.randn(count, self.generator.latent_size).to(machine.device())
-
-    def draw_latents(self) -> tuple[Latents, Labels, Labels]:
-        """Latents, classes and codes of a batch; its two halves hold the same classes, evenly spread."""
-        half = self.recipe.batch_size // 2
-        rounds = math.ceil(half / len(self.classes))
-        classes = torch.tensor(self.classes)
-        labels = torch.cat([classes[torch.randperm(len(classes))] for _ in range(rounds)])[:half].repeat(2)
-        codes = torch.randint(self.recipe.code_count, (2 * half,))
-        return self.draw_noise(2 * half), labels.to(machine.device()), codes.to(machine.device())
-
-    def set_learning_rate(self, share_done: float) -> None:
-        """Constant, then a straight fall to 5 % over the last `decay_share` of the steps."""
-        decay = self.recipe.decay_share
-        left = 1.0 if decay == 0 else min(1.0, 0.05 + 0.95 * (1 - share_done) / decay)
-        for optimiser in (self.generator_optimiser, self.discriminator_optimiser):
-            for group in optimiser.param_groups:
-                group["lr"] = self.recipe.learning_rate * left
-
-    @torch.no_grad()
-    def sample(self, latents: Latents, labels: Labels) -> Bytes:
-        """Draw images for latents and classes, 8 bits a pixel; codes take turns."""
-        self.generator.eval()
-        codes = torch.arange(len(labels)) % self.recipe.code_count
-        condition = (labels if self.recipe.is_conditional else codes).to(machine.device())
-        batches = [
-            self.generator(*pair) for pair in zip(latents.split(256), condition.split(256), strict=True)
-        ]
-        self.generator.train()
-        return ((torch.cat(batches) + 1) * 127.5).round().clamp(0, 255).byte().cpu()
-
-    def keep_snapshot(self) -> None:
-        """Keep what the generator draws now from the latents of all snapshots."""
-        labels = torch.tensor(self.classes).repeat_interleave(SNAPSHOT_COUNT)
-        images = self.sample(self.snapshot_latents, labels)
-        self.snapshots.append(
-            {"step": self.step, "seconds": self.seconds, "images": images, "labels": labels}
-        )
-
-    def answer(self, count_per_class: int) -> dict[str, Any]:
-        """The reconstructions of this generator's classes, and its snapshots."""
-        labels = torch.tensor(self.classes).repeat_interleave(count_per_class)
-        images = self.sample(self.draw_noise(len(labels)), labels)
-        return {"images": images, "labels": labels, "snapshots": self.snapshots}
-
-    def state(self) -> dict[str, Any]:
-        """All that the next step depends on, but the random state."""
-        return {
-            **{name: part.state_dict() for name, part in self._parts().items()},
-            "snapshot_latents": self.snapshot_latents,
-            "snapshots": self.snapshots,
-            "step": self.step,
-            "seconds": self.seconds,
-            "queries": dataclasses.asdict(self.door.queries),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up a state that `state` gave."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.snapshot_latents = state["snapshot_latents"].to(machine.device())
-        self.snapshots, self.step, self.seconds = state["snapshots"], state["step"], state["seconds"]
-        self.door.queries = Queries(**state["queries"])
-
-    def _parts(self) -> dict[str, Any]:
-        return {
-            "generator": self.generator,
-            "discriminators": self.discriminators,
-            "code_classifier": self.code_classifier,
-            "generator_optimiser": self.generator_optimiser,
-            "discriminator_optimiser": self.discriminator_optimiser,
-        }
+def _tile(labels: Labels, count: int) -> Int[Tensor, " judged"]:
+    """One label for each of `count` views, of several of the same images."""
+    return labels.repeat(count // len(labels))
 
 
 def _merge_snapshots(answers: list[dict[str, Any]]) -> tuple[Snapshot, ...]:

@@ -67,6 +67,15 @@ class Recipe:
     diversity_weight: float = 0.0
     diversity_cap: float = 0.25
     diversity_pooling: int = 2
+    students: tuple[str, ...] = ()
+    """Architectures of the target's students; () is none."""
+    student_width: int = 12
+    student_weight: float = 6.0
+    """Weight of the students' word beside the target's."""
+    student_warm_up: int = 150
+    """Batches of public images that the students learn from before the first step."""
+    student_interval: int = 1
+    """Steps from one lesson to the next, half of it public images, half the generator's."""
     code_count: int = 1
     """Values of the InfoGAN code; 1 is none."""
     code_weight: float = 0.3
@@ -99,7 +108,7 @@ def _paper(
 
 def _default_views(image_size: int) -> Views:
     del image_size
-    return affine_views(degrees=20.0)
+    return affine_views(degrees=20.0, draw_count=2)
 
 
 RECIPES = {
@@ -118,15 +127,17 @@ RECIPES = {
         is_conditional=True,
         generator_width=32,
         generator_levels=3,
-        step_count=300,
+        step_count=400,
         epoch_count=0,
         batch_size=64,
         learning_rate=1e-3,
         decay_share=0.3,
-        attack_weight=3.0,
+        attack_weight=1.5,
         smoothing=0.1,
         batch_norm_weight=30.0,
         diversity_weight=20.0,
+        prior_weight=6.0,
+        students=("vgg6", "lenet"),
     ),
     "paper-mnist": _paper(
         "paper-mnist",

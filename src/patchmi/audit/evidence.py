@@ -68,7 +68,7 @@ def _at_ranks(
     return torch.stack(rows)
 
 
-def _nearest(images: Images, public: Images) -> Images:
+def _nearest(images: Images, public: Float[Tensor, "public channels height width"]) -> Images:
     """For each image the public one at the least Euclidean distance of pixels."""
     distance = torch.cdist(images.flatten(1), public.flatten(1))
     return public[distance.argmin(dim=1)]

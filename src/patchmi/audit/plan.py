@@ -1,8 +1,9 @@
 """What an audit is given: the private images, the judges, and what the attack may use."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from patchmi.attacks import AbstractAttack
 from patchmi.data import Source
@@ -16,8 +17,8 @@ class Private:
 
     train_images: Images
     train_labels: Labels
-    held_out_images: Images
-    held_out_labels: Labels
+    held_out_images: Float[Tensor, "held_out channels height width"]
+    held_out_labels: Int[Tensor, " held_out"]
     class_names: tuple[str, ...]
     description: str
     """A noun phrase for the report."""
@@ -57,6 +58,6 @@ class Plan:
     count_per_class: int = 200
     release_context: str = "internal"
     command: str = "patchmi audit"
-    rule: Rule = Rule()
+    rule: Rule = field(default_factory=Rule)
     neighbours: int = 3
     checkpoint_seconds: float = 15.0

@@ -1,5 +1,6 @@
 """The audit itself, from the attack to the report, in a run folder."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from patchmi.audit.scores import (
     class_scores,
     judge_arm,
     measure_fidelity,
+    nearest_ratio_interval,
     snapshot_scores,
 )
 from patchmi.audit.stages import Attacked, attack_target, draw_without_target, to_bytes, to_unit_range
@@ -115,9 +117,7 @@ def audit(
             }
             for label, name in enumerate(target.class_names)
         ],
-        "neighbours_ratio": asdict(
-            cluster_interval(fidelity.nearest_ratio[None], bounds=(0.0, float("inf")))
-        ),
+        **_plain({"neighbours_ratio": nearest_ratio_interval(fidelity.nearest_ratio)}),
         "history": _history(runs, judges, target, plan),
         "verdict": {"word": opinion.word, "sentence": opinion.sentence, "reasons": list(opinion.reasons)},
         "not_tested": document.not_tested(),
@@ -183,5 +183,5 @@ def _artefacts(run: RunFolder) -> list[str]:
     return sorted(name for name in files if not name.startswith("checkpoint/"))
 
 
-def _plain(scores: dict[str, Estimate] | dict[str, Estimate | float]) -> dict[str, Any]:
+def _plain(scores: Mapping[str, Estimate | float | None]) -> dict[str, Any]:
     return {name: asdict(score) if isinstance(score, Estimate) else score for name, score in scores.items()}

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchmi.audit.plan import Judge, Plan, Private
@@ -168,7 +168,11 @@ def measure_fidelity(
 
 
 def _frechet_interval(
-    *, real: Features, real_labels: Labels, fake: Features, fake_labels: Labels
+    *,
+    real: Float[Tensor, "real features"],
+    real_labels: Int[Tensor, " real"],
+    fake: Float[Tensor, "fake features"],
+    fake_labels: Int[Tensor, " fake"],
 ) -> Estimate:
     """The Fréchet distance with a jackknife interval: each class is left out once (B. Efron, 1982)."""
     value = frechet_distance(real=real, fake=fake)
@@ -208,11 +212,12 @@ def attack_scores(attacked: JudgedArm, target_hits: Tensor, fidelity: Fidelity) 
 
 def class_scores(
     attacked: JudgedArm, target_hits: Tensor, fidelity: Fidelity, *, label: int
-) -> dict[str, Estimate | float]:
+) -> dict[str, Estimate | float | None]:
     """The scores of one class; rates with exact intervals over its images."""
     top1 = attacked.top_k().mean(dim=(0, 1))[label]
     image_count = int((attacked.arm.labels == label).sum())
     precision, recall, density, coverage = fidelity.prdc.mean(dim=0)[label].tolist()
+    ratio = float(fidelity.nearest_ratio[label])
     return {
         "judge_top1": share_of(float(top1), image_count),
         "consensus_top1": share_of(float(attacked.consensus().mean(dim=0)[label]), image_count),
@@ -222,12 +227,17 @@ def class_scores(
         "recall": recall,
         "density": density,
         "coverage": coverage,
-        "nearest_ratio": float(fidelity.nearest_ratio[label]),
+        "nearest_ratio": ratio if math.isfinite(ratio) else None,
     }
 
 
+def nearest_ratio_interval(ratios: Float[Tensor, " classes"]) -> Estimate | None:
+    """The mean ratio of the classes; None where copies of held-out images make one infinite."""
+    return cluster_interval(ratios[None], bounds=(0.0, math.inf)) if ratios.isfinite().all() else None
+
+
 def share_of(share: float, count: int) -> Estimate:
-    """A share of `count` images with its exact (Clopper-Pearson) interval, shares between two counts rounded."""
+    """A share of `count` images with its exact (Clopper-Pearson) interval, rounded to a count."""
     exact = clopper_pearson(round(share * count), count)
     return Estimate(value=share, low=min(exact.low, share), high=max(exact.high, share), n=count)
 

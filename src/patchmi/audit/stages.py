@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
 import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from patchmi.attacks import AbstractAttack
 from patchmi.audit.plan import Judge, Plan, Private
@@ -197,7 +199,9 @@ def _read(run: RunFolder, file: str) -> Attacked:
     )
 
 
-def to_bytes(images: Images) -> Bytes:
+def to_bytes(
+    images: Float[Tensor, "*n channels height width"],
+) -> UInt8[Tensor, "*n channels height width"]:
     """Images in [0, 1] as files hold them."""
     return (images * 255).round().byte()
 

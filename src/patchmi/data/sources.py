@@ -6,6 +6,7 @@ Nothing here reaches for the network: folders are read where they lie.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import datasets
 import numpy as np
@@ -16,7 +17,7 @@ from patchmi.data.procedural import PROCEDURAL, leaves
 from patchmi.types import Images, Labels
 
 
-class SourceInvalid(ValueError):
+class SourceInvalid(ValueError):  # noqa: N818 - what it says, not that it is an error
     """A source of images that cannot be used: one line with the source and the remedy."""
 
 
@@ -118,7 +119,8 @@ def _read(path: str, *, split: str) -> tuple[Sequence[Image.Image], tuple[list[i
     if not place.is_dir():
         raise SourceInvalid(f"{path}: not a folder and not .npz; give one of the two")
     try:
-        loaded = datasets.load_dataset(str(place))
+        # Absolute: to the library some bare names are not folders, and it counts their use over the network.
+        loaded = datasets.load_dataset(str(place.absolute()))
     except Exception as error:  # noqa: BLE001 - the library raises errors of many kinds for unreadable folders
         reason = " ".join(str(error).split())[:200]
         raise SourceInvalid(
@@ -137,19 +139,27 @@ def _read(path: str, *, split: str) -> tuple[Sequence[Image.Image], tuple[list[i
 
 def _read_npz(place: Path) -> tuple[list[Image.Image], tuple[list[int] | None, list[str]]]:
     try:
-        with np.load(place, allow_pickle=False) as arrays:
+        with place.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             pixels = arrays["images"]
-            labels = arrays["labels"].astype(int).tolist() if "labels" in arrays else None
-    except (ValueError, KeyError, OSError) as error:
+            labels = arrays["labels"] if "labels" in arrays else None
+    except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as error:
         raise SourceInvalid(
             f"{place}: cannot be read ({error}); it needs arrays `images` (uint8) and `labels`"
         ) from None
-    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
+    has_pictures = pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[3] in (3, 4))
+    if pixels.dtype != np.uint8 or not has_pictures:
         raise SourceInvalid(
-            f"{place}: images are {pixels.dtype} of {pixels.ndim} axes; give uint8, N×H×W or N×H×W×3"
+            f"{place}: images are {pixels.dtype} of shape {pixels.shape}; give uint8, N×H×W or N×H×W×3"
         )
-    names = [str(label) for label in range(max(labels, default=-1) + 1)] if labels is not None else []
-    return [Image.fromarray(picture) for picture in pixels], (labels, names)
+    pictures = [Image.fromarray(picture) for picture in pixels]
+    if labels is None:
+        return pictures, (None, [])
+    if labels.shape != pixels.shape[:1] or labels.dtype.kind not in "iu" or (labels < 0).any():
+        raise SourceInvalid(
+            f"{place}: labels are {labels.dtype} of shape {labels.shape}; give whole numbers from 0 for each "
+            f"of the {len(pixels)} images"
+        )
+    return pictures, (labels.tolist(), [str(label) for label in range(int(labels.max(initial=-1)) + 1)])
 
 
 def _fit(pictures: Sequence[Image.Image], image_shape: tuple[int, int, int]) -> Images:

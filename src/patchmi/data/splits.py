@@ -1,13 +1,18 @@
 """Cut labelled images into what the target is trained on and what is held out."""
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from patchmi.types import Images, Labels
+
+Train = tuple[Float[Tensor, "train channels height width"], Int[Tensor, " train"]]
+HeldOut = tuple[Float[Tensor, "held_out channels height width"], Int[Tensor, " held_out"]]
 
 
 def split_by_class(
     images: Images, labels: Labels, *, held_out_share: float, seed: int
-) -> tuple[tuple[Images, Labels], tuple[Images, Labels]]:
+) -> tuple[Train, HeldOut]:
     """Train and held-out images, the same share of every class held out, each in random order.
 
     Args:

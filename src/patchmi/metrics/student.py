@@ -6,7 +6,7 @@ neither do many copies of one picture: it is patchmi's headline for quality.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchmi.metrics.accuracy import class_means
@@ -26,8 +26,8 @@ def student_accuracy(
     *,
     reconstructions: Images,
     labels: Labels,
-    held_out_images: Images,
-    held_out_labels: Labels,
+    held_out_images: Float[Tensor, "held_out channels height width"],
+    held_out_labels: Int[Tensor, " held_out"],
     class_count: int,
     training: Training = STUDENT_TRAINING,
     seed: int = 0,

@@ -3,6 +3,8 @@
 All take images in [0, 1], normalise inside, and split into `features` and `head`.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -73,7 +75,7 @@ def resnet10(*, class_count: int, channel_count: int, width: int = 16) -> Classi
     channels = [width, width, 2 * width, 4 * width, 8 * width]
     blocks = [
         ResidualBlock(before=before, after=after, stride=1 if stage == 0 else 2)
-        for stage, (before, after) in enumerate(zip(channels, channels[1:], strict=False))
+        for stage, (before, after) in enumerate(pairwise(channels))
     ]
     stem = [nn.Conv2d(channel_count, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
     trunk = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())

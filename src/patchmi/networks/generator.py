@@ -1,6 +1,7 @@
 """Generators: latents and a condition (class or code) in, images in [-1, 1] out."""
 
 import math
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -63,7 +64,7 @@ class ConditionalGenerator(nn.Module):
                 nn.BatchNorm2d(after),
                 nn.LeakyReLU(0.2),
             )
-            for before, after in zip(channels, channels[1:], strict=False)
+            for before, after in pairwise(channels)
         )
         self.paint = nn.Conv2d(channels[-1], channel_count, 3, padding=1)
 
