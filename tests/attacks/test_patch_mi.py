@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from patchmi.attacks import RECIPES, PatchMI, PatchScale, Recipe
-from patchmi.attacks.patch_mi import SNAPSHOT_COUNT
+from patchmi.attacks.patch_mi_game import SNAPSHOT_COUNT
 from patchmi.networks import ARCHITECTURES, CodeClassifier
 from patchmi.runs import open_run
 from patchmi.target import Target, WhiteBox
@@ -43,10 +43,10 @@ def make_target(
 
 
 def thin(recipe: str, **changes: Any) -> Recipe:
-    """A recipe with all its parts, but few channels."""
+    """A recipe with few channels and, unless they are asked for, no students."""
     full = RECIPES[recipe]
     scales = tuple(dataclasses.replace(scale, width=8) for scale in full.scales)
-    return dataclasses.replace(full, scales=scales, generator_width=4, **changes)
+    return dataclasses.replace(full, **{"scales": scales, "generator_width": 4, "students": (), **changes})
 
 
 def answer(attack: PatchMI, target: Target | None = None, *, public_count: int = 40, **call: Any):
@@ -168,8 +168,9 @@ def test_each_ablation_changes_nothing_but_its_own_term():
     ablations = {
         PatchMI(batch_norm=False): {"batch_norm_weight": 0.0},
         PatchMI(diversity=False): {"diversity_weight": 0.0},
-        PatchMI(uses_target=False): {"attack_weight": 0.0, "batch_norm_weight": 0.0},
-        PatchMI().without_target(): {"attack_weight": 0.0, "batch_norm_weight": 0.0},
+        PatchMI(students=False): {"students": ()},
+        PatchMI(uses_target=False): {"attack_weight": 0.0, "batch_norm_weight": 0.0, "students": ()},
+        PatchMI().without_target(): {"attack_weight": 0.0, "batch_norm_weight": 0.0, "students": ()},
     }
     for attack, change in ablations.items():
         assert attack.settings(32) == dataclasses.replace(full, **change)
@@ -244,7 +245,9 @@ def first_step(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def stop_after_one(steps: Any, description: str) -> Any:
-    del description
+    if "Patch-MI" not in description:
+        yield from steps
+        return
     yield next(iter(steps))
     raise KeyboardInterrupt
 
@@ -370,6 +373,52 @@ def test_killed_within_the_second_class_it_goes_on_to_the_same_bytes(tmp_path):
     for one, other in zip(made.snapshots, undisturbed.snapshots, strict=True):
         assert one.step == other.step
         assert torch.equal(one.images, other.images)
+
+
+# Students of the target
+
+TWO_STUDENTS: dict[str, Any] = {"students": ("vgg6", "lenet"), "student_width": 4, "student_warm_up": 3}
+
+
+def test_students_ask_the_target_in_the_warm_up_and_once_in_so_many_steps():
+    door, loops = WhiteBox(make_target()), []
+    attack = PatchMI(thin("default", **TWO_STUDENTS, student_interval=2), step_count=5)
+
+    def progress(steps: Any, description: str) -> Any:
+        loops.append((len(steps), description))
+        return steps
+
+    attack(door, torch.rand(8, 1, 16, 16), count_per_class=1, progress=progress)
+    assert [count for count, _ in loops] == [3, 5]
+    # Lessons in steps 0, 2 and 4, without gradient; the attack's own questions in each.
+    assert (door.queries.forward, door.queries.backward) == (3 + 3 + 5, 5)
+
+
+def test_students_have_a_say_in_the_generator_s_step(tmp_path):
+    with_students = first_step(tmp_path / "with", **TWO_STUDENTS)
+    silent = first_step(tmp_path / "silent", **TWO_STUDENTS, student_weight=0.0)
+    assert not same(with_students["generator"], silent["generator"])
+    assert same(with_students["discriminators"], silent["discriminators"])
+
+
+def test_students_learn_what_the_target_says(tmp_path, fit, blobs):
+    target = Target(fit("resnet10", width=4), class_names=("a", "b", "c", "d"), image_shape=(1, 16, 16))
+    public = blobs(80, seed=8)
+    agreement = []
+    for warm_up in (0, 40):
+        recipe = thin("default", **TWO_STUDENTS | {"student_warm_up": warm_up}, views=lambda _: IDENTITY)
+        with open_run(tmp_path / str(warm_up), config={}, resume=False) as run:
+            checkpoint = run.checkpoint("attack", every_seconds=0.0)
+            PatchMI(recipe, step_count=1)(WhiteBox(target), public, checkpoint=checkpoint)
+            state = checkpoint.load()
+        assert state is not None
+        student = ARCHITECTURES["lenet"](class_count=4, channel_count=1, width=4)
+        weights = state["game"]["students"]["networks"]
+        student.load_state_dict({key[2:]: value for key, value in weights.items() if key.startswith("1.")})
+        with torch.no_grad():
+            same_answer = student(public).argmax(dim=1) == target.model(public).argmax(dim=1)
+        agreement.append(float(same_answer.float().mean()))
+    assert agreement[0] < 0.6 < agreement[1]
 
 
 # InfoGAN's code

@@ -1,7 +1,7 @@
 """Audits of a classifier of four quarters, small enough to be run whole."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from patchmi.attacks import AbstractAttack, PatchMI
+from patchmi.attacks import RECIPES, AbstractAttack, PatchMI
 from patchmi.audit import Judge, Plan, Private, audit
 from patchmi.data import Source
 from patchmi.runs import Checkpoint, open_run
@@ -161,4 +161,5 @@ def harmless(run_audit: Callable[..., Audited]) -> Audited:
 @pytest.fixture(scope="session")
 def brief(run_audit: Callable[..., Audited]) -> Audited:
     """The audit of three steps of Patch-MI."""
-    return run_audit(PatchMI(step_count=3), seeds=(4,), count_per_class=5, neighbours=2)
+    recipe = replace(RECIPES["default"], student_warm_up=2)
+    return run_audit(PatchMI(recipe, step_count=3), seeds=(4,), count_per_class=5, neighbours=2)

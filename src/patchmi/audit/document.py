@@ -4,7 +4,7 @@ import os
 import platform
 import resource
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -78,10 +78,18 @@ def recipe_name(attack: AbstractAttack) -> str:
 
 def describe(attack: AbstractAttack) -> dict[str, Any]:
     """An attack's settings as JSON: functions by their names."""
-    return {
-        name: value if isinstance(value, str | int | float | bool | None) else repr(value)
-        for name, value in vars(attack).items()
-    }
+    return {name: _plain(value) for name, value in vars(attack).items()}
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON, the same in every process: the text of a function would hold its address."""
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    return value if isinstance(value, str | int | float | bool | None) else repr(value)
 
 
 def describe_threat(plan: Plan, private: Private) -> dict[str, Any]:

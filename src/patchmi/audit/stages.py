@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from patchmi import machine
 from patchmi.attacks import AbstractAttack
 from patchmi.audit.plan import Judge, Plan, Private
 from patchmi.networks import ARCHITECTURES
@@ -86,25 +87,26 @@ def _fit(
 ) -> torch.nn.Module:
     file = f"{name}.safetensors"
     with seeded(seed):
-        model = ARCHITECTURES[architecture](
-            class_count=len(private.class_names), channel_count=private.train_images.shape[1]
+        model = machine.place(
+            ARCHITECTURES[architecture](
+                class_count=len(private.class_names), channel_count=private.train_images.shape[1]
+            )
         )
-    if run.has(file):
-        tensors, _ = run.read_tensors(file)
-        model.load_state_dict(tensors)
-        return model.eval()
-    train_classifier(
-        model,
-        images=private.train_images,
-        labels=private.train_labels,
-        training=training,
-        seed=seed,
-        progress=progress,
-        description=f"Training {name}",
-    )
-    model = model.cpu()
-    run.write_tensors(file, model.state_dict(), {"architecture": f"patchmi:{architecture}"})
-    return model
+    if not run.has(file):
+        train_classifier(
+            model,
+            images=private.train_images,
+            labels=private.train_labels,
+            training=training,
+            seed=seed,
+            progress=progress,
+            description=f"Training {name}",
+        )
+        run.write_tensors(file, model.state_dict(), {"architecture": f"patchmi:{architecture}"})
+    # Read even if just written, into the layout it was trained in: a resumed run must sum in the same order.
+    tensors, _ = run.read_tensors(file)
+    model.load_state_dict(tensors)
+    return model.cpu().eval()
 
 
 def attack_target(run: RunFolder, target: Target, plan: Plan, *, progress: Progress) -> list[Attacked]:
