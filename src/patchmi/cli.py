@@ -117,9 +117,7 @@ def _run(options: Demo | Report | Data, arguments: list[str]) -> int:
 
 
 def _demo(options: Demo, *, command: str) -> None:
-    for name in ("seeds", "count_per_class", "public_count"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: give 1 or more")
+    _check_counts(options, "seeds", "count_per_class", "public_count", "step_count")
     from patchmi.demo import run_demo
     from patchmi.runs import open_run
 
@@ -140,6 +138,13 @@ def _demo(options: Demo, *, command: str) -> None:
     _print_path(path)
 
 
+def _check_counts(options: Demo | Data, *names: str) -> None:
+    for name in names:
+        count = getattr(options, name)
+        if count is not None and count < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {count}: give 1 or more")
+
+
 def _attack(options: Demo) -> "PatchMI":
     from patchmi.attacks import PatchMI
 
@@ -147,6 +152,7 @@ def _attack(options: Demo) -> "PatchMI":
 
 
 def _draw(options: Data) -> None:
+    _check_counts(options, "count", "image_size")
     from PIL import Image
 
     from patchmi.data import PROCEDURAL

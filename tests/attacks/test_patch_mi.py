@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from patchmi.attacks import RECIPES, PatchMI, PatchScale, Recipe
-from patchmi.attacks.patch_mi_game import SNAPSHOT_COUNT
+from patchmi.attacks.patch_mi_game import SNAPSHOT_COUNT, Game
 from patchmi.networks import ARCHITECTURES, CodeClassifier
 from patchmi.runs import open_run
 from patchmi.target import Target, WhiteBox
@@ -269,6 +269,49 @@ def test_in_a_step_the_discriminators_go_first_and_learn_from_nothing_but_patche
 def test_every_term_has_a_say_in_the_generator_s_step(tmp_path, weight):
     without = first_step(tmp_path / "without", **{weight: 0.0})
     assert not same(first_step(tmp_path / "full")["generator"], without["generator"])
+
+
+def test_the_learning_rate_is_constant_and_then_falls_to_a_twentieth_over_the_last_share_of_the_steps():
+    door = WhiteBox(make_target())
+    game = Game(thin("default", decay_share=0.4, learning_rate=0.01), door, [0, 1])
+
+    def rates_at(share_done: float) -> list[float]:
+        game.set_learning_rate(share_done)
+        optimisers = (game.generator_optimiser, game.discriminator_optimiser)
+        return [group["lr"] for optimiser in optimisers for group in optimiser.param_groups]
+
+    # Half of the fall is done after half of the last share: 0.05 + 0.95 / 2 of 0.01.
+    for share_done, rate in ((0.0, 0.01), (0.6, 0.01), (0.8, 0.00525), (1.0, 0.0005)):
+        assert rates_at(share_done) == pytest.approx([rate, rate])
+    constant = Game(thin("paper-mnist", learning_rate=0.01), door, [0])
+    constant.set_learning_rate(0.99)
+    assert constant.generator_optimiser.param_groups[0]["lr"] == 0.01
+
+
+@pytest.mark.parametrize(("batch_size", "class_count"), [(12, 3), (16, 3), (8, 2), (4, 4)])
+def test_the_two_halves_of_a_batch_show_the_same_classes_evenly_spread_from_other_latents(batch_size, class_count):
+    classes = list(range(class_count))
+    game = Game(thin("default", batch_size=batch_size, code_count=2), WhiteBox(make_target(class_count)), classes)
+    for _ in range(5):
+        latents, labels, codes = game.draw_latents()
+        assert len(latents) == len(labels) == len(codes) == batch_size
+        first, second = labels.chunk(2)
+        assert torch.equal(first, second)
+        counts = first.bincount(minlength=class_count)
+        assert counts.max() - counts.min() <= 1
+        assert len(latents.unique(dim=0)) == batch_size
+        assert set(codes.tolist()) <= {0, 1}
+
+
+def test_a_generator_of_one_class_draws_that_class_alone():
+    game = Game(thin("paper-mnist"), WhiteBox(make_target(3)), [2])
+    assert game.draw_latents()[1].unique().tolist() == [2]
+
+
+def test_public_images_enter_in_the_generator_s_range():
+    game = Game(thin("default", batch_size=500), WhiteBox(make_target()), [0, 1])
+    public = torch.linspace(0, 1, 5).reshape(-1, 1, 1, 1).expand(-1, 1, 16, 16)
+    assert game.draw_public(public).unique().tolist() == [-1, -0.5, 0, 0.5, 1]
 
 
 def test_before_the_first_step_the_target_has_had_no_word():

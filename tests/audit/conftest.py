@@ -155,7 +155,7 @@ def revealing(world: World, run_audit: Callable[..., Audited]) -> Audited:
 @pytest.fixture(scope="session")
 def harmless(run_audit: Callable[..., Audited]) -> Audited:
     """The audit of an attack that draws noise."""
-    return run_audit(Replay("noise", noise, noise))
+    return run_audit(Replay("noise", noise, noise), count_per_class=4)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,12 @@
 """The arms that an attack is compared with, on a target whose opinion is plain to see."""
 
-
 import pytest
 import torch
 from torch import nn
 
+from patchmi.attacks import PatchMI
 from patchmi.audit import Plan, Private, controls
 from patchmi.audit.scores import Arm
-from patchmi.attacks import PatchMI
 from patchmi.data import Source
 from patchmi.target import Target
 
@@ -83,7 +82,9 @@ def test_permuted_labels_keep_images_and_seeds_and_leave_no_label_in_its_place()
 
 def test_the_ceiling_is_every_held_out_image_under_its_own_label():
     held_out, labels = torch.rand(5, 1, 4, 4), torch.tensor([2, 1, 0, 0, 1])
-    private = Private(torch.rand(8, 1, 4, 4), torch.zeros(8, dtype=torch.long), held_out, labels, ("a", "b", "c"), "x")
+    private = Private(
+        torch.rand(8, 1, 4, 4), torch.zeros(8, dtype=torch.long), held_out, labels, ("a", "b", "c"), "x"
+    )
     arm = controls.held_out_arm(private)
     assert torch.equal(arm.images, held_out)
     assert torch.equal(arm.labels, labels)

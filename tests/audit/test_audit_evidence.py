@@ -41,7 +41,9 @@ def test_reconstructions_are_shown_at_fixed_ranks_of_the_judges_mean_confidence(
     assert json.loads(metadata_of(audited)["ranks"]) == [0, 25, 50, 75, 100]
     for label in range(4):
         images = made["images"][made["labels"] == label]
-        order = sorted(range(len(images)), key=lambda at, sure=sureness(audited, images, label): -float(sure[at]))
+        order = sorted(
+            range(len(images)), key=lambda at, sure=sureness(audited, images, label): -float(sure[at])
+        )
         expected = [images[order[round(rank * (len(order) - 1) / 100)]] for rank in (0, 25, 50, 75, 100)]
         assert np.array_equal(shown[label], np.stack(expected))
 
@@ -61,7 +63,9 @@ def test_beside_each_stands_the_public_image_at_the_least_distance_of_pixels(bri
     for row, neighbours in zip(arrays["reconstructions"], arrays["nearest_public"], strict=True):
         for image, neighbour in zip(row, neighbours, strict=True):
             distances = [np.square(image / 255 - other).sum() for other in public]
-            (found,) = (at for at, other in enumerate(public) if np.array_equal(np.rint(255 * other), neighbour))
+            (found,) = (
+                at for at, other in enumerate(public) if np.array_equal(np.rint(255 * other), neighbour)
+            )
             assert distances[found] == pytest.approx(min(distances), rel=1e-4)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from patchmi import verdict
+from patchmi.cli import main
 from patchmi.metrics import extract_features
 from patchmi.report import read_result, validate_result
 
@@ -206,10 +207,13 @@ def test_each_long_stage_tells_how_far_it_is(brief):
     assert brief.calls == [*attack, "Patch-MI, seed 4", "Training a student on the reconstructions"]
 
 
-def test_public_images_that_are_private_ones_too_are_counted(brief, run_audit, world):
-    assert brief.result["threat"]["public_is_private_overlap"] == 0
-    assert brief.result["threat"]["public"] == "40 striped pictures"
-    assert brief.result["threat"]["public_count"] == 40
+def test_the_command_report_writes_the_same_page_again(brief, capsys):
+    page = brief.folder / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    assert main(["report", str(brief.folder)]) == 0
+    assert page.read_bytes() == before
+    assert capsys.readouterr() == (f"{page}\n", "")
 
 
 # Private images

@@ -23,7 +23,9 @@ from patchmi.types import Snapshot
 RIGHT, WRONG = 4.0, -4.0
 
 
-def judged(answers: list[list[int]], labels: list[int], seeds: list[int], *, votes_needed: int = 2) -> JudgedArm:
+def judged(
+    answers: list[list[int]], labels: list[int], seeds: list[int], *, votes_needed: int = 2
+) -> JudgedArm:
     """An arm of which each judge named the given classes, of two."""
     named = torch.tensor(answers)
     logits = torch.nn.functional.one_hot(named, 2).float() * (RIGHT - WRONG) + WRONG
@@ -111,7 +113,9 @@ def test_a_snapshot_is_scored_by_judges_and_target():
     }
 
 
-@pytest.mark.parametrize(("share", "count", "rounded"), [(0.5, 10, 5), (1.0, 4, 4), (0.0, 4, 0), (1 / 3, 10, 3)])
+@pytest.mark.parametrize(
+    ("share", "count", "rounded"), [(0.5, 10, 5), (1.0, 4, 4), (0.0, 4, 0), (1 / 3, 10, 3)]
+)
 def test_a_share_has_the_exact_interval_of_its_count(share, count, rounded):
     estimate, exact = share_of(share, count), clopper_pearson(rounded, count)
     assert (estimate.value, estimate.n) == (share, count)
@@ -126,7 +130,8 @@ def test_the_frechet_interval_is_a_jackknife_over_classes():
     fake = torch.randn(45, 2, generator=random) + 2 * fake_labels[:, None]
     estimate = frechet_interval(real=real, real_labels=real_labels, fake=fake, fake_labels=fake_labels)
     left_out = [
-        frechet_distance(real=real[real_labels != label], fake=fake[fake_labels != label]) for label in range(3)
+        frechet_distance(real=real[real_labels != label], fake=fake[fake_labels != label])
+        for label in range(3)
     ]
     mean = sum(left_out) / 3
     error = math.sqrt(2 / 3 * sum((value - mean) ** 2 for value in left_out))

@@ -118,7 +118,9 @@ def test_the_control_draws_for_the_first_seed_without_asking_for_a_gradient(tmp_
     assert made.reconstructions.seeds.unique().tolist() == [3]
     expected = plan.attack.without_target()
     with open_run(tmp_path / "other", config={}, resume=False) as run:
-        (alone,) = attack_target(run, world.target, replace(plan, attack=expected, seeds=(3,)), progress=silent)
+        (alone,) = attack_target(
+            run, world.target, replace(plan, attack=expected, seeds=(3,)), progress=silent
+        )
     assert torch.equal(alone.reconstructions.images, made.reconstructions.images)
 
 

@@ -197,7 +197,7 @@ def _play(
     precision: machine.Precision,
 ) -> None:
     """Algorithm 1: discriminators and generator take turns; the target, frozen, has a word in every step."""
-    recipe, door = game.recipe, game.door
+    recipe = game.recipe
     snapshot_steps = {round(share * step_count) for share in SNAPSHOT_SHARES}
     began = time.perf_counter()
     for step in steps:
@@ -209,45 +209,24 @@ def _play(
             latents, labels, codes = game.draw_latents()
             fake = game.generator(latents, labels if recipe.is_conditional else codes)
 
-            discriminators_loss = torch.stack(
-                [
-                    losses.discriminator_loss(
-                        real=judge(real),
-                        fake=judge(fake.detach()),
-                        smoothing=recipe.smoothing,
-                        reduction=recipe.reduction,
-                    )
-                    for judge in game.discriminators
-                ]
-            ).mean()
+            discriminators_loss = _mean(
+                losses.discriminator_loss(
+                    real=discriminator(real),
+                    fake=discriminator(fake.detach()),
+                    smoothing=recipe.smoothing,
+                    reduction=recipe.reduction,
+                )
+                for discriminator in game.discriminators
+            )
             _descend(game.discriminator_optimiser, discriminators_loss)
 
             game.discriminators.requires_grad_(False)
-            loss = (
-                recipe.prior_weight
-                * torch.stack(
-                    [
-                        losses.generator_loss(judge(fake), reduction=recipe.reduction)
-                        for judge in game.discriminators
-                    ]
-                ).mean()
+            loss = recipe.prior_weight * _mean(
+                losses.generator_loss(discriminator(fake), reduction=recipe.reduction)
+                for discriminator in game.discriminators
             )
-            views = game.views.draw((fake + 1) / 2)
-            if recipe.attack_weight > 0:
-                logits, moments = door.logits_and_moments(views, wanted=recipe.batch_norm_weight > 0)
-                if moments:
-                    loss = loss + recipe.batch_norm_weight * losses.batch_norm_loss(moments)
-                logits = game.views.pool(logits)
-                loss = loss + recipe.attack_weight * losses.identity_loss(logits, _tile(labels, len(logits)))
-            if recipe.students:
-                loss = loss + recipe.student_weight * game.students.identity_loss(
-                    views, _tile(labels, len(views))
-                )
-            if recipe.code_count > 1:
-                code_logits = game.code_classifier(views * 2 - 1)
-                loss = loss + recipe.code_weight * losses.code_loss(
-                    code_logits, _tile(codes, len(code_logits))
-                )
+            if recipe.attack_weight > 0 or recipe.code_count > 1:
+                loss = loss + _loss_on_views(game, fake, labels, codes=codes)
             if recipe.diversity_weight > 0:
                 first, second = fake.chunk(2)
                 loss = loss + recipe.diversity_weight * losses.mode_seeking_loss(
@@ -263,6 +242,29 @@ def _play(
         began = now
         after_step()
     game.keep_snapshot()
+
+
+def _loss_on_views(game: Game, fake: Images, labels: Labels, *, codes: Labels) -> losses.Scalar:
+    """What target, students and Q say of random views of generated images in [-1, 1], weighted."""
+    recipe = game.recipe
+    views = game.views.draw((fake + 1) / 2)
+    loss = fake.new_zeros(())
+    if recipe.attack_weight > 0:
+        logits, moments = game.door.logits_and_moments(views, wanted=recipe.batch_norm_weight > 0)
+        if moments:
+            loss = loss + recipe.batch_norm_weight * losses.batch_norm_loss(moments)
+        logits = game.views.pool(logits)
+        loss = loss + recipe.attack_weight * losses.identity_loss(logits, _tile(labels, len(logits)))
+    if recipe.students:
+        loss = loss + recipe.student_weight * game.students.identity_loss(views, _tile(labels, len(views)))
+    if recipe.code_count > 1:
+        code_logits = game.code_classifier(views * 2 - 1)
+        loss = loss + recipe.code_weight * losses.code_loss(code_logits, _tile(codes, len(code_logits)))
+    return loss
+
+
+def _mean(terms: Iterable[losses.Scalar]) -> losses.Scalar:
+    return torch.stack(list(terms)).mean()
 
 
 def _descend(optimiser: torch.optim.Optimizer, loss: losses.Scalar) -> None:
