@@ -1,4 +1,4 @@
-"""The promises of a whole run: killed it goes on to the same bytes, it stays off the network, attacks stay blind."""
+"""The promises of a whole run: resumed to the same bytes, off the network, attacks blind."""
 
 import inspect
 import json
@@ -43,7 +43,7 @@ STAGES = [
     ("Patch-MI, seed 0", 0),
     ("Training a student on the reconstructions", 1),
 ]
-"""Every loop of the audit: target, judges, the attack's preparation, its seeds, its control, the scores' students."""
+"""Every loop of the audit: target, judges, the attack, its control, the scores' students."""
 
 
 # What the children do
@@ -161,7 +161,7 @@ def undisturbed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def timeless(folder: Path) -> dict[str, Any]:
-    """The result without what the clock and the memory say, and without digests of files that hold seconds."""
+    """The result without what clock and memory say, and without digests of files that hold seconds."""
     result = json.loads((folder / RESULT).read_text())
     del result["created"], result["environment"]["peak_memory_bytes"], result["attack"]["seconds"]
     for entry in result["history"]:

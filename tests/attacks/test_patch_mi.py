@@ -289,9 +289,13 @@ def test_the_learning_rate_is_constant_and_then_falls_to_a_twentieth_over_the_la
 
 
 @pytest.mark.parametrize(("batch_size", "class_count"), [(12, 3), (16, 3), (8, 2), (4, 4)])
-def test_the_two_halves_of_a_batch_show_the_same_classes_evenly_spread_from_other_latents(batch_size, class_count):
+def test_the_two_halves_of_a_batch_show_the_same_classes_evenly_spread_from_other_latents(
+    batch_size, class_count
+):
     classes = list(range(class_count))
-    game = Game(thin("default", batch_size=batch_size, code_count=2), WhiteBox(make_target(class_count)), classes)
+    game = Game(
+        thin("default", batch_size=batch_size, code_count=2), WhiteBox(make_target(class_count)), classes
+    )
     for _ in range(5):
         latents, labels, codes = game.draw_latents()
         assert len(latents) == len(labels) == len(codes) == batch_size

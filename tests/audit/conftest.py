@@ -50,7 +50,7 @@ class Replay(AbstractAttack):
 
 
 class Brightness(nn.Module):
-    """A judge that has nothing to learn: the brightest quarter it is. Of noise it calls a fourth each class."""
+    """A judge with nothing to learn: the brightest quarter it is. Of noise it calls a fourth each class."""
 
     def __init__(self, power: float) -> None:
         super().__init__()

@@ -41,9 +41,8 @@ def test_reconstructions_are_shown_at_fixed_ranks_of_the_judges_mean_confidence(
     assert json.loads(metadata_of(audited)["ranks"]) == [0, 25, 50, 75, 100]
     for label in range(4):
         images = made["images"][made["labels"] == label]
-        order = sorted(
-            range(len(images)), key=lambda at, sure=sureness(audited, images, label): -float(sure[at])
-        )
+        sure = [float(value) for value in sureness(audited, images, label)]
+        order = sorted(range(len(images)), key=lambda at, sure=sure: -sure[at])
         expected = [images[order[round(rank * (len(order) - 1) / 100)]] for rank in (0, 25, 50, 75, 100)]
         assert np.array_equal(shown[label], np.stack(expected))
 

@@ -29,7 +29,7 @@ def test_real_images_teach_the_classes(teach, quarters):
 
 
 def test_noise_teaches_nothing(teach):
-    # A student of noise still tells the unseen images apart, and names them as chance has it: several students.
+    # A student of noise still tells unseen images apart, and names them as chance has it: several students.
     noise = torch.rand(48, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     rates = [teach(noise, torch.arange(48) % 4, seed=seed).mean() for seed in range(6)]
     assert torch.stack(rates).mean() < 0.5
