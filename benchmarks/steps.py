@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.race import digit_door
 from patchmi import machine
-from patchmi.attacks import PatchMI
+from patchmi.attacks import RECIPES, PatchMI
 from patchmi.data import strokes
 from patchmi.target import WhiteBox
 from patchmi.types import Images
 
-ROUNDS = 5
+ROUNDS = 3
 STEPS = 6
 
 
@@ -46,7 +47,8 @@ def measure(data: Path | None) -> dict[str, Any]:
     }
 
 
-def _run(recipe: Any, door: WhiteBox, public: Images, *, step_count: int) -> None:
+def _run(name: str, door: WhiteBox, public: Images, *, step_count: int) -> None:
+    recipe = replace(RECIPES[name], student_warm_up=1)
     PatchMI(recipe=recipe, step_count=step_count)(door, public, count_per_class=1)
 
 
