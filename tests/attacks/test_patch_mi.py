@@ -374,7 +374,7 @@ def test_images_smaller_than_a_recipe_s_patches_are_attacked_all_the_same(side):
 def test_at_their_published_sizes_the_recipes_keep_their_scales():
     for name in RECIPES:
         side = 128 if name == "paper-celeba" else 32
-        assert PatchMI(name).settings(side).scales == RECIPES[name].scales
+        assert PatchMI(RECIPES[name]).settings(side).scales == RECIPES[name].scales
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(name, recons
 def test_the_global_random_generators_go_on_as_if_nothing_had_been_drawn(name, target, public):
     # Python's own generator is left out: beartype, which checks types in these tests, draws from it.
     def states() -> tuple[Any, ...]:
-        return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()  # noqa: NPY002
+        return torch.get_rng_state().tolist(), np.random.get_state(legacy=True)[1].tolist()  # noqa: NPY002  # pyright: ignore[reportArgumentType]
 
     before = states()
     short(name, step_count=1)(WhiteBox(target), public, count_per_class=1)

@@ -101,6 +101,17 @@ def test_an_attack_that_draws_noise_never_exposes_the_target(harmless):
     assert not any(entry["exposed"] for entry in harmless.result["classes"])
 
 
+def test_a_consensus_is_of_as_many_judges_as_the_rule_says(harmless):
+    made = load_file(harmless.folder / "reconstructions.safetensors")
+    images, labels = torch.from_numpy(made["images"]).float() / 255, torch.from_numpy(made["labels"])
+    answers = [extract_features(judge.model, images)[1].argmax(dim=1) for judge in harmless.judges]
+    votes = torch.stack([answer == labels for answer in answers]).sum(dim=0)
+    # Every seed and class has as many images, so that the mean over them is the mean over all.
+    consensus = float((votes >= 2).double().mean())
+    assert consensus != float((votes >= 1).double().mean())
+    assert harmless.result["scores"]["consensus_top1"]["value"] == pytest.approx(consensus)
+
+
 def test_real_images_are_nearer_to_the_private_distribution_than_noise(revealing, harmless):
     near, far = (run.result["scores"]["frechet_distance"] for run in (revealing, harmless))
     assert near["value"] < far["value"] / 10

@@ -41,15 +41,16 @@ def test_pictures_under_the_next_class_s_label_teach_the_opposite(teach, quarter
 
 
 def test_many_copies_of_one_look_teach_less_than_the_class_s_two_looks(teach, quarters):
-    # Above or below: each class has a look on the left and one on the right.
+    # Quarters on one diagonal are class 0, on the other class 1: half a class tells nothing of the rest.
     images, quarter = quarters(48)
     unseen, unseen_quarter = quarters(40, seed=9)
-    truth = {"held_out_images": unseen, "held_out_labels": unseen_quarter // 2, "class_count": 2}
-    both_looks = teach(images, quarter // 2, **truth)
-    left = quarter % 2 == 0
-    one_look = teach(images[left].repeat(2, 1, 1, 1), (quarter // 2)[left].repeat(2), **truth)
+    diagonal = torch.tensor([0, 1, 1, 0])
+    truth = {"held_out_images": unseen, "held_out_labels": diagonal[unseen_quarter], "class_count": 2}
+    both_looks = teach(images, diagonal[quarter], **truth)
+    above = quarter < 2
+    one_look = teach(images[above].repeat(2, 1, 1, 1), diagonal[quarter][above].repeat(2), **truth)
     assert both_looks.min() >= 0.9
-    assert one_look.mean() < both_looks.mean() - 0.1
+    assert one_look.mean() < 0.75
 
 
 def test_the_answer_is_each_class_s_own_accuracy_in_the_order_of_the_classes(teach, quarters):
