@@ -1,5 +1,6 @@
 """A problem that the eye solves, for all that needs a target: in which quarter is the bright blob?"""
 
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,11 @@ import torch
 
 from patchmi.networks import ARCHITECTURES
 from patchmi.target import Training, train_classifier
+
+# A shell starts background jobs with Ctrl-C ignored, and all they start inherits that: right for a run, but
+# these tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SIDE = 16
 Quarters = Callable[..., tuple[torch.Tensor, torch.Tensor]]
