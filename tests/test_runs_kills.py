@@ -147,12 +147,12 @@ def train_in(run, steps: int, every_seconds: float, pause: float) -> None:
 def hold(folder: Path, *, with_child: bool = False) -> None:
     """Open the folder and stay, alone or with a forked child of one's own that outlives this process."""
     with open_run(folder, config={}, resume=True) as run:
-        if with_child and os.fork() == 0:
-            (run.folder / "child").write_text(str(os.getpid()))
-            time.sleep(60)
-            os._exit(0)
         if with_child:
-            wait_for(run.folder / "child")
+            child = os.fork()
+            if child == 0:
+                time.sleep(60)
+                os._exit(0)
+            (run.folder / "child").write_text(str(child))
         (run.folder / "ready").touch()
         time.sleep(60)
 
