@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -224,3 +225,10 @@ def test_ctrl_c_ends_with_130_says_how_to_go_on_and_leaves_a_run_that_can(tmp_pa
     assert (config["public_count"], config["step_count"], config["seeds"]) == (4, 1, 1)
     open_run(folder, config=config, resume=True).close()
     assert not list(folder.rglob(".patchmi-*"))
+
+
+def test_the_command_line_offers_every_recipe_there_is():
+    from patchmi import cli
+    from patchmi.attacks import RECIPES
+
+    assert set(get_args(cli.RecipeName)) == set(RECIPES)

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patchmi.machine import random_state, restore_random_state, seeded
 from patchmi.runs import (
     NO_CHECKPOINT,
     Checkpoint,
@@ -24,9 +25,6 @@ from patchmi.runs import (
     atomic_path,
     atomic_write,
     open_run,
-    random_state,
-    restore_random_state,
-    seeded,
     terminate_as_interrupt,
 )
 

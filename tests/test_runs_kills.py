@@ -16,14 +16,12 @@ import pytest
 import torch
 from torch import nn
 
+from patchmi.machine import random_state, restore_random_state, seeded
 from patchmi.runs import (
     OutOfResources,
     RunError,
     RunLocked,
     open_run,
-    random_state,
-    restore_random_state,
-    seeded,
     terminate_as_interrupt,
 )
 

@@ -13,11 +13,11 @@ import tyro
 if TYPE_CHECKING:
     from patchmi.attacks import PatchMI
 
-DONE, USAGE, UNSAFE, RESOURCES, INTERRUPTED = 0, 2, 4, 5, 130
-"""Exit codes of the contract (1 and 3 belong to gates)."""
+DONE, USAGE, RESOURCES, INTERRUPTED = 0, 2, 5, 130
+"""Exit codes of the contract (1 and 3 belong to gates, 4 to model files)."""
 
 RecipeName = Literal["default", "paper-mnist", "paper-emnist", "paper-cifar10", "paper-celeba"]
-Positive = Annotated[int, tyro.conf.arg(metavar="COUNT")]
+Count = Annotated[int, tyro.conf.arg(metavar="COUNT")]
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class Demo:
     """Run folder; what is in it already is not computed again with --resume."""
     public: str = "strokes"
     """What the attacker has: strokes, glyphs, leaves, or a path to images."""
-    seeds: Positive = 1
+    seeds: Count = 1
     """Runs of the attack; a firm verdict needs 3."""
     recipe: RecipeName = "default"
     """Recipe of Patch-MI."""
     step_count: int | None = None
     """Steps of the attack, instead of the recipe's."""
-    count_per_class: Positive = 200
+    count_per_class: Count = 200
     """Reconstructions of each class."""
-    public_count: Positive = 6000
+    public_count: Count = 6000
     """Public images."""
     resume: bool = False
     """Go on with the run in the folder; harmless where there is none."""
@@ -69,9 +69,9 @@ class Data:
     """What to draw."""
     out: Path
     """Folder to write to."""
-    count: Positive = 6000
+    count: Count = 6000
     """How many."""
-    image_size: Positive = 32
+    image_size: Count = 32
     """Side in pixels."""
     seed: int = 0
     """Seed of the draw."""

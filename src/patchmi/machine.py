@@ -1,9 +1,13 @@
-"""What this machine has: the only room that names a device or a number format."""
+"""What this machine has: the only room that names a device, a number format, or a generator of randomness."""
 
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Network = TypeVar("Network", bound=nn.Module)
@@ -45,3 +49,51 @@ def mixed_precision(precision: Precision = "auto") -> torch.autocast:
 def place(network: Network) -> Network:
     """Move a network to the device, channels last: the layout its convolutions are fastest in."""
     return network.to(device(), memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def processor_name() -> str:
+    """What computes: the accelerator's name, or the processor's."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def random_state() -> dict[str, Tensor]:
+    """The state of torch's global generators: `cpu`, and `cuda.0`, `cuda.1` … where they exist."""
+    state = {"cpu": torch.get_rng_state()}
+    for device in _devices():
+        state[f"cuda.{device}"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_random_state(state: dict[str, Tensor]) -> None:
+    """Put torch's global generators back into a state that `random_state` gave.
+
+    Args:
+        state: uint8 tensors by generator. Those of devices that this machine lacks are passed over.
+    """
+    torch.set_rng_state(state["cpu"])
+    for device in _devices():
+        if f"cuda.{device}" in state:
+            torch.cuda.set_rng_state(state[f"cuda.{device}"], device)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generators inside the block; afterwards they go on as if nothing had been drawn.
+
+    Args:
+        seed: Any 64-bit integer.
+    """
+    with torch.random.fork_rng(devices=_devices()):
+        torch.manual_seed(seed)
+        yield
+
+
+def _devices() -> list[int]:
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []

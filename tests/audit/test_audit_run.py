@@ -101,15 +101,24 @@ def test_an_attack_that_draws_noise_never_exposes_the_target(harmless):
     assert not any(entry["exposed"] for entry in harmless.result["classes"])
 
 
-def test_a_consensus_is_of_as_many_judges_as_the_rule_says(harmless):
-    made = load_file(harmless.folder / "reconstructions.safetensors")
+def test_a_consensus_is_of_as_many_judges_as_the_rule_says(revealing):
+    made = load_file(revealing.folder / "reconstructions.safetensors")
     images, labels = torch.from_numpy(made["images"]).float() / 255, torch.from_numpy(made["labels"])
-    answers = [extract_features(judge.model, images)[1].argmax(dim=1) for judge in harmless.judges]
-    votes = torch.stack([answer == labels for answer in answers]).sum(dim=0)
+    votes = torch.zeros(len(labels), dtype=torch.int64)
+    for judge in revealing.judges:
+        sureness, answer = extract_features(judge.model, images)[1].double().softmax(dim=1).max(dim=1)
+        usual = extract_features(judge.model, revealing.private.held_out_images)[1].double().softmax(dim=1)
+        votes += (answer == labels) & (sureness >= usual.amax(dim=1).quantile(0.05))
     # Every seed and class has as many images, so that the mean over them is the mean over all.
     consensus = float((votes >= 2).double().mean())
     assert consensus != float((votes >= 1).double().mean())
-    assert harmless.result["scores"]["consensus_top1"]["value"] == pytest.approx(consensus)
+    assert revealing.result["scores"]["consensus_top1"]["value"] == pytest.approx(consensus)
+
+
+def test_judges_less_sure_than_of_real_images_have_no_vote_on_noise(harmless):
+    scores = harmless.result["scores"]
+    assert scores["judge_top1"]["value"] > 0
+    assert scores["consensus_top1"]["value"] == 0
 
 
 def test_real_images_are_nearer_to_the_private_distribution_than_noise(revealing, harmless):

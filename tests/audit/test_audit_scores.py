@@ -11,6 +11,7 @@ from patchmi.audit.scores import (
     Arm,
     JudgedArm,
     arm_scores,
+    confidence_floors,
     judge_arm,
     nearest_ratio_interval,
     share_of,
@@ -100,6 +101,23 @@ def test_every_judge_answers_and_the_first_one_gives_the_features():
     assert answered.logits.argmax(dim=2).tolist() == [[0, 1, 1], [0, 0, 1]]
     assert answered.features.flatten().tolist() == pytest.approx([0.1, 0.5, 0.9])
     assert answered.consensus().tolist() == [[1.0, 0.5]]
+
+
+def test_a_judge_less_sure_than_its_floor_has_no_vote():
+    arm = Arm(torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), torch.tensor([0, 0]))
+    sure, unsure = [[4.0, 0.0], [0.0, 4.0]], [[1.0, 0.0], [0.0, 4.0]]
+    logits = torch.tensor([sure, unsure])
+    assert JudgedArm(arm, logits, torch.zeros(2, 3), 2).consensus().tolist() == [[1.0, 1.0]]
+    floors = torch.tensor([0.9, 0.9])  # the second judge gives class 0 only .73
+    assert JudgedArm(arm, logits, torch.zeros(2, 3), 2, floors).consensus().tolist() == [[0.0, 1.0]]
+
+
+def test_a_floor_is_the_sureness_that_nineteen_of_twenty_real_images_reach():
+    margins = torch.arange(21.0)
+    logits = torch.stack([margins, torch.zeros(21)], dim=1)[None]
+    arm = Arm(torch.rand(21, 1, 2, 2), torch.zeros(21, dtype=torch.long), torch.zeros(21, dtype=torch.long))
+    floor = confidence_floors(JudgedArm(arm, logits, torch.zeros(21, 3), 1))
+    assert floor.tolist() == pytest.approx([1 / (1 + math.exp(-1.0))])
 
 
 def test_a_snapshot_is_scored_by_judges_and_target():

@@ -6,7 +6,8 @@ from typing import final
 
 import torch
 
-from patchmi.runs import NO_CHECKPOINT, Checkpoint, seeded
+from patchmi.machine import seeded
+from patchmi.runs import NO_CHECKPOINT, Checkpoint
 from patchmi.target import WhiteBox
 from patchmi.types import Images, Progress, Reconstructions, silent
 

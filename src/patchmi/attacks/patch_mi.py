@@ -10,7 +10,7 @@ on random views v(x).
 
 Differs from the paper: public batches are drawn with replacement, so an epoch is a number of steps; the
 target's weights get no gradients. The recipe `default` goes further: one conditional generator for all
-classes, two patch discriminators that see coordinates, batch-norm matching and mode seeking.
+classes, two patch discriminators that see coordinates, batch-norm matching, mode seeking, and students.
 """
 
 import time
@@ -26,7 +26,7 @@ from patchmi import losses, machine
 from patchmi.attacks.base import AbstractAttack
 from patchmi.attacks.patch_mi_game import Game
 from patchmi.attacks.patch_mi_recipes import RECIPES, PatchScale, Recipe, RecipeName
-from patchmi.runs import Checkpoint, random_state, restore_random_state
+from patchmi.runs import Checkpoint
 from patchmi.target import WhiteBox
 from patchmi.types import Images, Labels, Progress, Reconstructions, Snapshot
 from patchmi.views import IDENTITY
@@ -66,6 +66,12 @@ class PatchMI(AbstractAttack):
     students: bool = True
     uses_target: bool = True
     precision: machine.Precision = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("step_count", "n_codes"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise ValueError(f"{name} is {count}: give 1 or more, or None for the recipe's")
 
     def settings(self, image_size: int) -> Recipe:
         """The recipe with this attack's changes, for images of `image_size` pixels a side."""
@@ -118,7 +124,7 @@ class PatchMI(AbstractAttack):
             game = Game(recipe, door, groups[group])
             if "game" in state:
                 game.restore(state.pop("game"))
-                restore_random_state(state["random"])
+                machine.restore_random_state(state["random"])
             else:
                 _prepare_students(game, public, precision=self.precision, progress=progress)
             with checkpoint.guard():
@@ -134,7 +140,7 @@ class PatchMI(AbstractAttack):
                             "group": group,
                             "answers": answers,
                             "game": game.state(),
-                            "random": random_state(),
+                            "random": machine.random_state(),
                         }
                     ),
                     step_count=game.step_count(len(public)),

@@ -4,7 +4,7 @@ import torch
 
 from patchmi.audit.plan import Plan, Private
 from patchmi.audit.scores import Arm
-from patchmi.runs import seeded
+from patchmi.machine import seeded
 from patchmi.target import Target, WhiteBox
 from patchmi.types import Images, Logits
 

@@ -7,7 +7,6 @@ import sys
 from dataclasses import asdict, fields, is_dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -117,22 +116,11 @@ def describe_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-        "processor": _processor(),
+        "processor": machine.processor_name(),
         "threads": torch.get_num_threads(),
         "precision": machine.number_format(),
         "peak_memory_bytes": peak if sys.platform == "darwin" else peak * 1024,
     }
-
-
-def _processor() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def header(plan: Plan) -> dict[str, Any]:

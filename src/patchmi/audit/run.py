@@ -17,12 +17,13 @@ from patchmi.audit.scores import (
     arm_scores,
     attack_scores,
     class_scores,
+    confidence_floors,
     judge_arm,
     measure_fidelity,
     nearest_ratio_interval,
     snapshot_scores,
 )
-from patchmi.audit.stages import Attacked, attack_target, draw_without_target, to_bytes, to_unit_range
+from patchmi.audit.stages import Attacked, attack_target, draw_without_target
 from patchmi.metrics import Estimate, cluster_interval, judge_agreement, lowest_agreement, top_k_hits
 from patchmi.runs import RunFolder, atomic_write
 from patchmi.target import Target
@@ -67,10 +68,15 @@ def audit(
         "held_out": controls.held_out_arm(private),
     }
     arms["permuted_labels"] = controls.permuted_arm(arms["attack"])
-    judged = {name: judge_arm(arm, judges, votes_needed=plan.rule.votes_needed) for name, arm in arms.items()}
+    votes_needed = plan.rule.votes_needed
+    floors = confidence_floors(judge_arm(arms["held_out"], judges, votes_needed=votes_needed))
+    judged = {
+        name: judge_arm(arm, judges, votes_needed=votes_needed, floors=floors) for name, arm in arms.items()
+    }
     fidelity = measure_fidelity(judged["attack"], private, judges[0], plan, progress=progress)
     target_hits = top_k_hits(controls.ask(target, arms["attack"].images), arms["attack"].labels)
-    opinion = _decide(judged, judges, plan, target.class_count)
+    evidence = _evidence(judged, judges)
+    opinion = _decide(evidence, plan)
 
     arrays, metadata = gather_evidence(
         attacked=judged["attack"],
@@ -85,7 +91,7 @@ def audit(
     target_accuracy = held_out.rates(
         top_k_hits(controls.ask(target, held_out.arm.images), held_out.arm.labels)
     )
-    exposed = verdict.exposed_classes(_evidence(judged, judges), margin=plan.rule.margin)
+    exposed = verdict.exposed_classes(evidence, margin=plan.rule.margin)
     result: dict[str, Any] = {
         **document.header(plan),
         "target": document.describe_target(target, target_digest, cluster_interval(target_accuracy)),
@@ -131,7 +137,7 @@ def _joined(runs: list[Attacked]) -> Arm:
     """The reconstructions of all seeds, as they stand in their files."""
     made = [one.reconstructions for one in runs]
     return Arm(
-        to_unit_range(to_bytes(torch.cat([one.images for one in made]))),
+        torch.cat([one.images for one in made]),
         torch.cat([one.labels for one in made]),
         torch.cat([one.seeds for one in made]),
     )
@@ -150,16 +156,14 @@ def _evidence(judged: dict[str, JudgedArm], judges: list[Judge]) -> verdict.Evid
     )
 
 
-def _decide(
-    judged: dict[str, JudgedArm], judges: list[Judge], plan: Plan, class_count: int
-) -> verdict.Verdict:
+def _decide(evidence: verdict.Evidence, plan: Plan) -> verdict.Verdict:
     circumstances = verdict.Circumstances(
         access="white-box",
         public=plan.public.description,
         attacks=(type(plan.attack).__name__,),
-        budget=f"{len(plan.seeds)} seeds on {class_count} classes",
+        budget=f"{len(plan.seeds)} seeds on {evidence.attack.shape[1]} classes",
     )
-    return verdict.decide(_evidence(judged, judges), circumstances=circumstances, rule=plan.rule)
+    return verdict.decide(evidence, circumstances=circumstances, rule=plan.rule)
 
 
 def _history(

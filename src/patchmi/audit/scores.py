@@ -14,6 +14,7 @@ from patchmi.metrics import (
     clopper_pearson,
     cluster_interval,
     confidence,
+    confidence_floor,
     consensus_hits,
     extract_features,
     frechet_distance,
@@ -46,6 +47,8 @@ class JudgedArm:
     features: Features
     """Of the first judge."""
     votes_needed: int
+    floors: Float[Tensor, " judges"] | None = None
+    """Each judge's least confidence for a vote to count; None counts every vote."""
 
     def rates(self, values: Tensor) -> Rates:
         """Mean of one value an image, for each seed and class."""
@@ -72,13 +75,23 @@ class JudgedArm:
 
     def consensus(self) -> Rates:
         """Share of images to which enough judges give the intended class, for each seed and class."""
-        return self.rates(consensus_hits(self.logits, self.arm.labels, needed=self.votes_needed))
+        return self.rates(
+            consensus_hits(self.logits, self.arm.labels, needed=self.votes_needed, floors=self.floors)
+        )
 
 
-def judge_arm(arm: Arm, judges: list[Judge], *, votes_needed: int) -> JudgedArm:
+def judge_arm(
+    arm: Arm, judges: list[Judge], *, votes_needed: int, floors: Float[Tensor, " judges"] | None = None
+) -> JudgedArm:
     """Show an arm's images to every judge."""
     answers = [extract_features(judge.model, arm.images) for judge in judges]
-    return JudgedArm(arm, torch.stack([logits for _, logits in answers]), answers[0][0], votes_needed)
+    logits = torch.stack([logits for _, logits in answers])
+    return JudgedArm(arm, logits, answers[0][0], votes_needed, floors)
+
+
+def confidence_floors(held_out: JudgedArm) -> Float[Tensor, " judges"]:
+    """How sure each judge must be of its answer: as sure as it is of 95 % of real held-out images."""
+    return torch.tensor([confidence_floor(logits) for logits in held_out.logits])
 
 
 def arm_scores(judged: JudgedArm) -> dict[str, Estimate]:

@@ -12,7 +12,7 @@ from patchmi import machine
 from patchmi.attacks import AbstractAttack
 from patchmi.audit.plan import Judge, Plan, Private
 from patchmi.networks import ARCHITECTURES
-from patchmi.runs import RunFolder, seeded
+from patchmi.runs import RunFolder
 from patchmi.target import Queries, Target, Training, WhiteBox, train_classifier
 from patchmi.types import Bytes, Images, Progress, Reconstructions, Snapshot, silent
 
@@ -86,7 +86,7 @@ def _fit(
     progress: Progress,
 ) -> torch.nn.Module:
     file = f"{name}.safetensors"
-    with seeded(seed):
+    with machine.seeded(seed):
         model = machine.place(
             ARCHITECTURES[architecture](
                 class_count=len(private.class_names), channel_count=private.train_images.shape[1]
@@ -164,11 +164,13 @@ def _write(run: RunFolder, file: str, made: Reconstructions, queries: Queries) -
     for number, snapshot in enumerate(made.snapshots):
         tensors[f"snapshot-{number}-images"] = to_bytes(snapshot.images)
         tensors[f"snapshot-{number}-labels"] = snapshot.labels
+    # Times differ from run to run: they stand in a file of their own, which no digest in the result covers.
+    run.write_json(_times_of(file), [snapshot.seconds for snapshot in made.snapshots])
     run.write_tensors(
         file,
         tensors,
         {
-            "snapshots": json.dumps([(snapshot.step, snapshot.seconds) for snapshot in made.snapshots]),
+            "steps": json.dumps([snapshot.step for snapshot in made.snapshots]),
             "queries": json.dumps(asdict(queries)),
             "notes": json.dumps(made.notes),
         },
@@ -177,6 +179,7 @@ def _write(run: RunFolder, file: str, made: Reconstructions, queries: Queries) -
 
 def _read(run: RunFolder, file: str) -> Attacked:
     tensors, metadata = run.read_tensors(file)
+    steps, times = json.loads(metadata["steps"]), run.read_json(_times_of(file))
     snapshots = tuple(
         Snapshot(
             step,
@@ -184,7 +187,7 @@ def _read(run: RunFolder, file: str) -> Attacked:
             to_unit_range(tensors[f"snapshot-{number}-images"]),
             tensors[f"snapshot-{number}-labels"],
         )
-        for number, (step, seconds) in enumerate(json.loads(metadata["snapshots"]))
+        for number, (step, seconds) in enumerate(zip(steps, times, strict=True))
     )
     made = Reconstructions(
         to_unit_range(tensors["images"]),
@@ -199,6 +202,10 @@ def _read(run: RunFolder, file: str) -> Attacked:
         step_count=snapshots[-1].step if snapshots else 0,
         queries=Queries(**json.loads(metadata["queries"])),
     )
+
+
+def _times_of(file: str) -> str:
+    return file.replace(".safetensors", ".times.json")
 
 
 def to_bytes(

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from patchmi.machine import seeded
 from patchmi.metrics.accuracy import class_means
 from patchmi.metrics.features import extract_features
 from patchmi.networks import ARCHITECTURES
-from patchmi.runs import seeded
 from patchmi.target import Training, train_classifier
 from patchmi.types import Images, Labels, Progress, silent
 

@@ -4,7 +4,6 @@ from patchmi.runs.checkpoint import NO_CHECKPOINT, Checkpoint, terminate_as_inte
 from patchmi.runs.errors import ConfigChanged, OutOfResources, RunError, RunExists, RunLocked
 from patchmi.runs.files import atomic_path, atomic_write
 from patchmi.runs.folder import RunFolder, open_run
-from patchmi.runs.randomness import random_state, restore_random_state, seeded
 
 __all__ = [
     "NO_CHECKPOINT",
@@ -18,8 +17,5 @@ __all__ = [
     "atomic_path",
     "atomic_write",
     "open_run",
-    "random_state",
-    "restore_random_state",
-    "seeded",
     "terminate_as_interrupt",
 ]

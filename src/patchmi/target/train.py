@@ -65,8 +65,7 @@ def train_classifier(
     )
     images, labels = images.to(machine.device()), labels.to(machine.device())
     views = training_views(flips=training.flips)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with machine.seeded(seed):
         epoch_steps = math.ceil(len(images) / training.batch_size)
         order = torch.empty(0)
         for step in progress(range(training.step_count), description):
