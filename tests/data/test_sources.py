@@ -3,7 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-import datasets
+import datasets.config
 import numpy as np
 import pytest
 import torch
@@ -122,6 +122,26 @@ def test_a_folder_s_name_means_the_folder_and_nothing_that_the_library_knows(tmp
     found = load_labelled(name, image_shape=GREY)
     assert found.class_names == ("one", "two")
     assert levels(found.images) == [33, 44]
+
+
+@pytest.mark.parametrize("remote", ["hf://datasets/some/thing/a.parquet", "https://example.org/a.parquet"])
+def test_what_a_folder_s_own_readme_names_elsewhere_is_not_fetched(tmp_path, remote):
+    folder = animals(tmp_path / "private")
+    (folder / "README.md").write_text(
+        f'---\nconfigs:\n- config_name: default\n  data_files: "{remote}"\n---\n'
+    )
+    assert load_labelled(str(folder), image_shape=GREY).class_names == ("cat", "dog")
+
+
+def test_no_copy_of_the_images_stays_in_the_library_s_cache(tmp_path):
+    load_labelled(str(hub_folder(tmp_path / "private")), image_shape=GREY)
+    assert not [path for path in Path(datasets.config.HF_DATASETS_CACHE).rglob("*") if path.is_file()]
+
+
+def test_a_split_that_is_not_there_is_refused(tmp_path):
+    folder = animals(tmp_path / "private")
+    with pytest.raises(SourceInvalid, match="no split 'test', but train"):
+        load_labelled(str(folder), image_shape=GREY, split="test")
 
 
 # Fitting
@@ -289,7 +309,7 @@ def test_a_file_that_is_no_archive_is_refused_in_one_line(tmp_path):
 
 
 def test_a_table_without_images_is_refused_in_one_line(tmp_path):
-    (tmp_path / "numbers.csv").write_text("height,width\n1,2\n")
+    datasets.Dataset.from_dict({"height": [1], "width": [2]}).to_parquet(tmp_path / "numbers.parquet")
     refused_in_one_line(str(tmp_path), "no column of images among height, width")
 
 

@@ -6,15 +6,18 @@ Nothing here reaches for the network: folders are read where they lie.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from zipfile import BadZipFile
 
-import datasets
+import datasets.config
 import numpy as np
 import torch
 from PIL import Image
 
 from patchmi.data.procedural import PROCEDURAL, leaves
 from patchmi.types import Images, Labels
+
+datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # or each reading is counted at a server
 
 
 class SourceInvalid(ValueError):  # noqa: N818 - what it says, not that it is an error
@@ -118,15 +121,22 @@ def _read(path: str, *, split: str) -> tuple[Sequence[Image.Image], tuple[list[i
         return _read_npz(place)
     if not place.is_dir():
         raise SourceInvalid(f"{path}: not a folder and not .npz; give one of the two")
+    # Named by its kind, a folder is read as it lies: its own README could send the library to the network.
+    # The library's cache, which would keep private images, lasts as long as the reading.
+    kind = "parquet" if any(place.rglob("*.parquet")) else "imagefolder"
     try:
-        # Absolute: to the library some bare names are not folders, and it counts their use over the network.
-        loaded = datasets.load_dataset(str(place.absolute()))
+        with TemporaryDirectory() as cache:
+            loaded = datasets.load_dataset(
+                kind, data_dir=str(place.absolute()), cache_dir=cache, keep_in_memory=True
+            )
     except Exception as error:  # noqa: BLE001 - the library raises errors of many kinds for unreadable folders
         reason = " ".join(str(error).split())[:200]
         raise SourceInvalid(
             f"{path}: cannot be read as images ({reason}); try a folder of class folders"
         ) from None
-    table = loaded[split if split in loaded else next(iter(loaded))]
+    if split not in loaded:
+        raise SourceInvalid(f"{path}: has no split {split!r}, but {', '.join(map(str, loaded))}")
+    table = loaded[split]
     columns = {type(feature).__name__: name for name, feature in table.features.items()}
     if "Image" not in columns:
         raise SourceInvalid(f"{path}: no column of images among {', '.join(table.column_names)}")
