@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchmi.cli import main
+from patchmi.cli import Demo, main
 from patchmi.data import leaves, strokes
 from patchmi.runs import open_run
 
@@ -101,6 +102,7 @@ def test_a_source_that_is_not_there_is_refused_with_its_name(capsys, tmp_path):
     pytest.importorskip("mlxtend")
     message = refusal(capsys, "demo", "--out", str(tmp_path), "--public", "no/such/folder")
     assert "no/such/folder: no such source; give strokes, glyphs, leaves" in one_line(message)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_holds_a_run_is_refused_without_resume(capsys, tmp_path):
@@ -110,11 +112,11 @@ def test_a_folder_that_holds_a_run_is_refused_without_resume(capsys, tmp_path):
 
 
 def test_another_configuration_is_refused_on_resume_and_the_difference_shown(capsys, tmp_path):
-    pytest.importorskip("mlxtend")
-    refusal(capsys, "demo", "--out", str(tmp_path), "--public", "nowhere", "--seeds", "2")
+    asked = Demo(out=tmp_path, seeds=2, public_count=2)
+    open_run(tmp_path, config={**asdict(asked), "out": None, "resume": None}, resume=False).close()
     before = (tmp_path / "config.json").read_bytes()
     message = refusal(
-        capsys, "demo", "--out", str(tmp_path), "--public", "nowhere", "--seeds", "3", "--resume"
+        capsys, "demo", "--out", str(tmp_path), "--public-count", "2", "--seeds", "3", "--resume"
     )
     first, *differences = message.splitlines()
     assert "another configuration" in first

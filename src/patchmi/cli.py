@@ -118,16 +118,18 @@ def _run(options: Demo | Report | Data, arguments: list[str]) -> int:
 
 def _demo(options: Demo, *, command: str) -> None:
     _check_counts(options, "seeds", "count_per_class", "public_count", "step_count")
-    from patchmi.demo import run_demo
+    from patchmi.data import load_public
+    from patchmi.demo import DIGIT_SHAPE, run_demo
     from patchmi.runs import open_run
 
+    # Before the folder is taken: a source that is not there must leave nothing behind.
+    public = load_public(options.public, image_shape=DIGIT_SHAPE, count=options.public_count)
     config = {**asdict(options), "out": None, "resume": None}
     with open_run(options.out, config=config, resume=options.resume) as run:
         path = run_demo(
             run,
             attack=_attack(options),
-            public=options.public,
-            public_count=options.public_count,
+            public=public,
             seeds=tuple(range(options.seeds)),
             count_per_class=options.count_per_class,
             command=command,

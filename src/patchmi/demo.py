@@ -4,11 +4,12 @@ from pathlib import Path
 
 from patchmi.attacks import AbstractAttack
 from patchmi.audit import Plan, Private, audit, fit_judge, fit_target
-from patchmi.data import load_digits, load_public, split_by_class
+from patchmi.data import Source, load_digits, split_by_class
 from patchmi.runs import RunFolder
 from patchmi.target import Training
 from patchmi.types import Progress
 
+DIGIT_SHAPE = (1, 32, 32)
 TARGET = ("resnet10", Training(step_count=400, learning_rate=5e-3))
 JUDGES = {
     "vgg6": Training(step_count=250, learning_rate=5e-3),
@@ -22,8 +23,7 @@ def run_demo(
     run: RunFolder,
     *,
     attack: AbstractAttack,
-    public: str,
-    public_count: int,
+    public: Source,
     seeds: tuple[int, ...],
     count_per_class: int,
     command: str,
@@ -34,8 +34,7 @@ def run_demo(
     Args:
         run: Where everything is kept, and taken from if it is there.
         attack: The attack to run.
-        public: What the attacker has, as `load_public` takes it.
-        public_count: How many public images.
+        public: What the attacker has, in `DIGIT_SHAPE`.
         seeds: Seeds of the attack.
         count_per_class: Reconstructions of each class and seed.
         command: The command line, for the report.
@@ -47,10 +46,9 @@ def run_demo(
     digits = load_digits()
     train, held_out = split_by_class(digits.images, digits.labels, held_out_share=0.2, seed=0)
     private = Private(*train, *held_out, digits.class_names, "5,000 MNIST digits", may_be_shown=True)
-    shape = digits.images.shape
     plan = Plan(
         attack,
-        load_public(public, image_shape=(shape[1], shape[2], shape[3]), count=public_count),
+        public,
         seeds=seeds,
         count_per_class=count_per_class,
         release_context="open-weights",
