@@ -1,6 +1,7 @@
 """The demo's attack on a target trained on all of MNIST: 60,000 private images, strokes as public ones."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,12 @@ from patchmi import report
 from patchmi.attacks import PatchMI
 from patchmi.audit import Plan, Private, audit, fit_judge, fit_target
 from patchmi.data import load_labelled, load_public
+from patchmi.demo import JUDGES, TARGET
 from patchmi.runs import open_run
-from patchmi.target import Training
 
 STEP_COUNT = 1000
 SHAPE = (1, 32, 32)
-JUDGES = {
-    "vgg6": Training(step_count=900, learning_rate=5e-3),
-    "convmixer": Training(step_count=900, learning_rate=5e-3),
-    "lenet": Training(step_count=900, learning_rate=5e-3),
-}
+TRAINING_STEP_COUNT = 900
 
 
 def measure(data: Path | None) -> dict[str, Any]:
@@ -28,10 +25,17 @@ def measure(data: Path | None) -> dict[str, Any]:
     test = load_labelled(str(data), image_shape=SHAPE, split="test")
     private = Private(train.images, train.labels, test.images, test.labels, train.class_names, "MNIST")
     with tempfile.TemporaryDirectory() as folder, open_run(folder, config={}, resume=True) as run:
-        training = Training(step_count=900, learning_rate=5e-3)
-        target = fit_target(run, private, architecture="resnet10", training=training, seed=0)
+        architecture, schedule = TARGET
+        training = replace(schedule, step_count=TRAINING_STEP_COUNT)
+        target = fit_target(run, private, architecture=architecture, training=training, seed=0)
         judges = [
-            fit_judge(run, private, architecture=name, training=schedule, seed=number)
+            fit_judge(
+                run,
+                private,
+                architecture=name,
+                training=replace(schedule, step_count=TRAINING_STEP_COUNT),
+                seed=number,
+            )
             for number, (name, schedule) in enumerate(JUDGES.items(), start=1)
         ]
         plan = Plan(PatchMI(step_count=STEP_COUNT), load_public("strokes", image_shape=SHAPE, count=6000))

@@ -41,7 +41,7 @@ def measure(data: Path | None) -> dict[str, Any]:
     """Race the two recipes."""
     del data
     door, public = digit_door(), strokes(6000)
-    judge = train_on_digits("vgg6", JUDGES["vgg6"], seed=1)
+    judge = train_on_digits("allconv", JUDGES["allconv"], seed=1)
     ours = PatchMI()(door, public)
     times = [
         (snapshot.seconds, _class_rates(judge, snapshot.images, snapshot.labels))

@@ -22,6 +22,7 @@ from patchmi.attacks import ATTACKS, RECIPES, AbstractAttack, PatchMI
 from patchmi.audit import Plan, Private, audit, fit_judge, fit_target
 from patchmi.data import Source
 from patchmi.demo import JUDGES, TARGET
+from patchmi.metrics.student import STUDENT
 from patchmi.networks import ARCHITECTURES
 from patchmi.runs import open_run
 from patchmi.target import Training
@@ -247,3 +248,10 @@ def test_the_demo_s_judges_are_of_other_kinds_than_its_target_and_each_other():
     assert len(JUDGES) >= 3
     assert {*JUDGES, TARGET[0]} <= set(ARCHITECTURES)
     assert TARGET[0] not in JUDGES
+
+
+def test_no_judge_is_of_the_kind_that_the_attack_draws_its_pictures_against():
+    drawn_against = {TARGET[0], *RECIPES["default"].students}
+    assert drawn_against.isdisjoint(JUDGES)
+    assert STUDENT not in drawn_against
+    assert len(JUDGES) >= 3

@@ -12,11 +12,12 @@ from patchmi.types import Progress
 DIGIT_SHAPE = (1, 32, 32)
 TARGET = ("resnet10", Training(step_count=400, learning_rate=5e-3))
 JUDGES = {
-    "vgg6": Training(step_count=250, learning_rate=5e-3),
+    "allconv": Training(step_count=300, learning_rate=5e-3),
     "convmixer": Training(step_count=400, learning_rate=5e-3),
-    "lenet": Training(step_count=500, learning_rate=5e-3),
+    "mlp": Training(step_count=500, learning_rate=2e-3),
 }
-"""Three architectures that share little with the target's or each other's."""
+"""Three kinds of network, none of them the target's or that of a student in the attack: what is drawn to
+convince a network convinces its kin."""
 
 
 def run_demo(

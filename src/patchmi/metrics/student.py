@@ -16,8 +16,8 @@ from patchmi.networks import ARCHITECTURES
 from patchmi.target import Training, train_classifier
 from patchmi.types import Images, Labels, Progress, silent
 
-STUDENT = "vgg6"
-"""The student's architecture."""
+STUDENT = "allconv"
+"""The student's architecture: none that an attack draws its pictures against."""
 STUDENT_TRAINING = Training(step_count=200, learning_rate=5e-3)
 """How every student is trained: fixed, so that accuracies can be compared."""
 

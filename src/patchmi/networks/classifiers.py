@@ -119,5 +119,37 @@ def lenet(*, class_count: int, channel_count: int, width: int = 16) -> Classifie
     return Classifier(trunk, feature_count=128, class_count=class_count)
 
 
-ARCHITECTURES = {"resnet10": resnet10, "vgg6": vgg6, "convmixer": convmixer, "lenet": lenet}
+def allconv(*, class_count: int, channel_count: int, width: int = 24) -> Classifier:
+    """Strides instead of pooling, and a mean over the last maps: after J. T. Springenberg et al., 2015."""
+    layers: list[nn.Module] = []
+    before = channel_count
+    for after in (width, 2 * width, 4 * width):
+        for stride in (1, 2):
+            layers += [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+            before = after
+    trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return Classifier(trunk, feature_count=before, class_count=class_count)
+
+
+def mlp(*, class_count: int, channel_count: int, width: int = 24) -> Classifier:
+    """Two dense layers of 16 × `width` on 32×32 pixels: no convolution, a judge of another kind."""
+    trunk = nn.Sequential(
+        nn.AdaptiveAvgPool2d(32),
+        nn.Flatten(),
+        nn.Linear(1024 * channel_count, 16 * width),
+        nn.ReLU(),
+        nn.Linear(16 * width, 16 * width),
+        nn.ReLU(),
+    )
+    return Classifier(trunk, feature_count=16 * width, class_count=class_count)
+
+
+ARCHITECTURES = {
+    "resnet10": resnet10,
+    "vgg6": vgg6,
+    "lenet": lenet,
+    "allconv": allconv,
+    "convmixer": convmixer,
+    "mlp": mlp,
+}
 """Every classifier by name; what `patchmi:NAME` stands for."""
