@@ -50,7 +50,9 @@ def test_many_copies_of_one_look_teach_less_than_the_class_s_two_looks(teach, qu
     above = quarter < 2
     one_look = teach(images[above].repeat(2, 1, 1, 1), diagonal[quarter][above].repeat(2), **truth)
     assert both_looks.min() >= 0.9
-    assert one_look.mean() < 0.75
+    # The look it saw right, the other one named at random or all alike: three quarters, and none above.
+    assert one_look.mean() <= 0.75
+    assert both_looks.mean() - one_look.mean() >= 0.2
 
 
 def test_the_answer_is_each_class_s_own_accuracy_in_the_order_of_the_classes(teach, quarters):
