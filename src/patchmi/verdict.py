@@ -236,7 +236,7 @@ def _doubts_about_the_run(evidence: Evidence, rule: Rule) -> list[_Doubt]:
         ),
         (
             not evidence.judge_kappa >= rule.kappa,
-            f"the judges agree too little about the reconstructions (kappa {evidence.judge_kappa:.2f}, "
+            f"the judges agree too little about the reconstructions (kappa {evidence.judge_kappa:.3f}, "
             f"{rule.kappa:.2f} is needed)",
             "train better judges",
         ),

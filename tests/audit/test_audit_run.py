@@ -115,6 +115,13 @@ def test_a_consensus_is_of_as_many_judges_as_the_rule_says(revealing):
     assert revealing.result["scores"]["consensus_top1"]["value"] == pytest.approx(consensus)
 
 
+def test_the_worst_class_counts_each_of_its_images_once(revealing):
+    made = load_file(revealing.folder / "reconstructions.safetensors")
+    of_a_class = int((made["labels"] == 0).sum())
+    assert of_a_class == 3 * 12
+    assert revealing.result["scores"]["worst_class_top1"]["n"] == of_a_class
+
+
 def test_judges_less_sure_than_of_real_images_have_no_vote_on_noise(harmless):
     scores = harmless.result["scores"]
     assert scores["judge_top1"]["value"] > 0

@@ -205,9 +205,8 @@ def attack_scores(attacked: JudgedArm, target_hits: Tensor, fidelity: Fidelity) 
     """Every score of the contract for the reconstructions."""
     top1 = attacked.top_k().mean(dim=0)
     clouds = fidelity.prdc.unbind(dim=2)
-    worst = worst_class(
-        top1, classes=torch.arange(top1.shape[1]), image_count=len(attacked.arm.labels) // top1.shape[1]
-    )
+    image_count = len(attacked.arm.labels) // top1.numel()
+    worst = worst_class(top1, classes=torch.arange(top1.shape[1]), image_count=image_count)
     return {
         **arm_scores(attacked),
         "judge_top5": cluster_interval(attacked.top_k(5).mean(dim=0)),
