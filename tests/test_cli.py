@@ -148,24 +148,29 @@ def test_a_file_in_the_place_of_a_folder_is_refused(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "named"),
     [
-        [],
-        ["nonsense"],
-        ["demo", "--nonsense", "3"],
-        ["demo", "--seeds", "two"],
-        ["demo", "--recipe", "paper"],
-        ["data", "pebbles", "--out", "out"],
-        ["data", "strokes"],
-        ["report"],
+        ([], "{demo, report, data}"),
+        (["nonsense"], "nonsense"),
+        (["demo", "--nonsense", "3"], "--nonsense"),
+        (["demo", "--seeds", "two"], "--seeds"),
+        (["demo", "--recipe", "paper"], "--recipe"),
+        (["data", "pebbles", "--out", "out"], "pebbles"),
+        (["data", "strokes"], "--out"),
+        (["report"], "patchmi report"),
     ],
-    ids=" ".join,
+    ids=str,
 )
-def test_what_the_parser_does_not_know_ends_with_two_and_no_traceback(
-    arguments, capsys, tmp_path, monkeypatch
+@pytest.mark.parametrize("columns", ["40", "200"])
+def test_what_the_parser_does_not_know_is_one_line_that_names_it(
+    arguments, named, columns, capsys, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    assert refusal(capsys, *arguments)
+    monkeypatch.setenv("COLUMNS", columns)
+    message = one_line(refusal(capsys, *arguments))
+    assert named in message
+    assert "; `patchmi --help`" in message
+    assert not set(message) & set("│─╭╮╰╯")
     assert list(tmp_path.iterdir()) == []
 
 

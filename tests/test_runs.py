@@ -161,6 +161,18 @@ def test_a_changed_config_is_refused_field_by_field(tmp_path):
         assert run.read_json("config.json") == old
 
 
+def test_changed_inputs_are_refused_and_the_first_ones_kept(tmp_path):
+    old, new = {"target": {"sha256": "aa"}}, {"target": {"sha256": "bb"}}
+    with open_run(tmp_path, config={}, resume=False) as run:
+        run.pin_inputs(old)
+    with open_run(tmp_path, config={}, resume=True) as run:
+        run.pin_inputs(old)
+        with pytest.raises(ConfigChanged) as caught:
+            run.pin_inputs(new)
+        assert caught.value.differences == ('target.sha256: "aa" -> "bb"',)
+        assert run.read_json("inputs.json") == old
+
+
 def test_a_config_that_is_not_json_makes_no_folder(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         open_run(tmp_path / "run", config={"rate": float("nan")}, resume=False)

@@ -4,7 +4,10 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable
+from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
+from io import StringIO
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -80,13 +83,7 @@ class Data:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = tyro.cli(
-        Demo | Report | Data,
-        prog="patchmi",
-        description="How much does an image classifier give away about what it was trained on?",
-        args=arguments,
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    options = _parse(arguments)
     from patchmi.runs import OutOfResources, RunError, terminate_as_interrupt
 
     try:
@@ -101,6 +98,26 @@ def main(arguments: list[str] | None = None) -> int:
     except (RunError, ValueError, OSError) as error:
         _say(f"error: {error}")
         return USAGE
+
+
+def _parse(arguments: list[str]) -> Demo | Report | Data:
+    """The command's options; what the parser says of a mistake, in a box of many lines, becomes one."""
+    box = StringIO()
+    try:
+        with redirect_stderr(box):
+            return tyro.cli(
+                Demo | Report | Data,
+                prog="patchmi",
+                description="How much does an image classifier give away about what it was trained on?",
+                args=arguments,
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as end:
+        lines = [line.strip("│ ") for line in box.getvalue().splitlines()[1:]]
+        first_section = takewhile(lambda line: not line.startswith("─"), lines)
+        if message := " ".join(first_section).removesuffix("."):
+            _say(f"error: {message}; `patchmi --help` shows what can be asked for")
+        raise SystemExit(end.code) from None
 
 
 def _run(options: Demo | Report | Data, arguments: list[str]) -> int:

@@ -308,3 +308,21 @@ def test_a_finished_audit_is_not_attacked_again_and_gives_the_same_numbers(brief
     for document in (again, brief.result):
         del document["created"], document["environment"]
     assert again == brief.result
+
+
+def test_a_run_folder_whose_target_was_exchanged_is_refused(brief, world):
+    from patchmi.audit import audit
+    from patchmi.runs import ConfigChanged, open_run
+
+    before = (brief.folder / "result.json").read_bytes()
+    with open_run(brief.folder, config={}, resume=True) as run, pytest.raises(ConfigChanged) as caught:
+        audit(
+            run,
+            target=world.target,
+            target_digest="1" * 64,
+            private=brief.private,
+            judges=brief.judges,
+            plan=brief.plan,
+        )
+    assert caught.value.differences == (f'target.sha256: "{"0" * 64}" -> "{"1" * 64}"',)
+    assert (brief.folder / "result.json").read_bytes() == before

@@ -57,7 +57,11 @@ def audit(
 
     Returns:
         The path of `report.html`.
+
+    Raises:
+        ConfigChanged: The folder's attack was run on another target.
     """
+    run.pin_inputs({"target": {"sha256": target_digest}})
     runs = attack_target(run, target, plan, progress=progress)
     untrained = draw_without_target(run, target, plan, progress=progress)
     arms = {

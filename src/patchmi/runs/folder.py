@@ -16,6 +16,7 @@ from patchmi.runs.errors import ConfigChanged, OutOfResources, RunError, RunExis
 from patchmi.runs.files import atomic_write, is_exhausted, make_folder, pack_tensors, sweep, unpack_tensors
 
 _CONFIG = "config.json"
+_INPUTS = "inputs.json"
 _CHECKPOINTS = "checkpoint"
 _LOCK = "lock"
 _ABSENT = object()
@@ -159,6 +160,21 @@ class RunFolder:
             RunError: The file is missing.
         """
         return hashlib.sha256(_content(self.path(name))).hexdigest()
+
+    def pin_inputs(self, inputs: Mapping[str, Any]) -> None:
+        """Write what the run stands on and only a running audit knows, or check that it is as it was.
+
+        Args:
+            inputs: JSON-able values, such as the target's digest, kept in `inputs.json`.
+
+        Raises:
+            ConfigChanged: The folder's results were computed from other inputs.
+        """
+        if not self.has(_INPUTS):
+            self.write_json(_INPUTS, inputs)
+        differences = tuple(_differences(self.read_json(_INPUTS), dict(inputs)))
+        if differences:
+            raise ConfigChanged(str(self.folder), differences)
 
     def checkpoint(self, name: str, every_seconds: float = 15.0) -> Checkpoint:
         """The checkpoint of one training loop, in `checkpoint/NAME.0.safetensors` and `.1`.
