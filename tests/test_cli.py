@@ -76,18 +76,18 @@ def test_every_command_has_help_with_an_example(command, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"),
+    ("option", "value", "least"),
     [
-        ("--seeds", "0"),
-        ("--seeds", "-3"),
-        ("--count-per-class", "0"),
-        ("--public-count", "0"),
-        ("--step-count", "0"),
+        ("--seeds", "0", 1),
+        ("--seeds", "-3", 1),
+        ("--count-per-class", "3", 4),
+        ("--public-count", "0", 1),
+        ("--step-count", "0", 1),
     ],
 )
-def test_a_count_below_one_is_refused_before_a_folder_is_made(option, value, capsys, tmp_path):
+def test_too_small_a_count_is_refused_before_a_folder_is_made(option, value, least, capsys, tmp_path):
     message = refusal(capsys, "demo", "--out", str(tmp_path / "run"), option, value)
-    assert one_line(message) == f"patchmi: error: {option} {value}: give 1 or more\n"
+    assert one_line(message) == f"patchmi: error: {option} {value}: give {least} or more\n"
     assert not (tmp_path / "run").exists()
 
 

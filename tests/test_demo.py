@@ -40,7 +40,7 @@ STAGES = [
     ("Students learn the target", 0),
     ("Patch-MI, seed 0", 0),
     ("Patch-MI, seed 1", 0),
-    ("Patch-MI, seed 0", 0),
+    ("Patch-MI, seed 0, without the target", 0),
     ("Training a student on the reconstructions", 1),
 ]
 """Every loop of the audit: target, judges, the attack, its control, the scores' students."""

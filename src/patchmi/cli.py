@@ -134,7 +134,8 @@ def _run(options: Demo | Report | Data, arguments: list[str]) -> int:
 
 
 def _demo(options: Demo, *, command: str) -> None:
-    _check_counts(options, "seeds", "count_per_class", "public_count", "step_count")
+    _check_counts(options, "seeds", "public_count", "step_count")
+    _check_counts(options, "count_per_class", least=4)  # a measure of variety looks at 3 neighbours
     from patchmi.data import load_public
     from patchmi.demo import DIGIT_SHAPE, run_demo
     from patchmi.runs import open_run
@@ -157,11 +158,11 @@ def _demo(options: Demo, *, command: str) -> None:
     _print_path(path)
 
 
-def _check_counts(options: Demo | Data, *names: str) -> None:
+def _check_counts(options: Demo | Data, *names: str, least: int = 1) -> None:
     for name in names:
         count = getattr(options, name)
-        if count is not None and count < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {count}: give 1 or more")
+        if count is not None and count < least:
+            raise ValueError(f"--{name.replace('_', '-')} {count}: give {least} or more")
 
 
 def _attack(options: Demo) -> "PatchMI":

@@ -213,7 +213,7 @@ def _doubts_about_the_run(evidence: Evidence, rule: Rule) -> list[_Doubt]:
     conditions = [
         (
             seed_count < rule.seed_count,
-            f"{_counted(seed_count, 'seed')} where {rule.seed_count} are needed",
+            f"{counted(seed_count, 'seed')} where {rule.seed_count} are needed",
             f"run with --seeds {rule.seed_count}",
         ),
         (evidence.cut_short, "the run was cut short", "resume the run and let it spend its budget"),
@@ -231,7 +231,7 @@ def _doubts_about_the_run(evidence: Evidence, rule: Rule) -> list[_Doubt]:
         ),
         (
             evidence.judge_count < rule.judge_count,
-            f"{_counted(evidence.judge_count, 'judge')} where {rule.judge_count} are needed",
+            f"{counted(evidence.judge_count, 'judge')} where {rule.judge_count} are needed",
             f"let {rule.judge_count} judges of different architectures vote",
         ),
         (
@@ -258,7 +258,7 @@ def _doubts_about_a_failure(
         ),
         (
             not undecided and exposed_count > 0,
-            f"{_counted(exposed_count, 'class', 'classes')} of {evidence.attack.shape[1]} stood out although "
+            f"{counted(exposed_count, 'class', 'classes')} of {evidence.attack.shape[1]} stood out although "
             "the mean did not",
             "run more seeds on the classes that stand out",
         ),
@@ -282,7 +282,7 @@ def _met_conditions(evidence: Evidence, *, best: BestControl, rule: Rule) -> tup
     conditions = [
         f"the lead over {_words(best.name)}, {_interval(best.lead)}, lies {side} the margin "
         f"{rule.margin:.2f}",
-        f"{_counted(evidence.attack.shape[0], 'seed')}, {rule.seed_count} needed",
+        f"{counted(evidence.attack.shape[0], 'seed')}, {rule.seed_count} needed",
         f"real held-out images are recognised at a rate of {evidence.held_out_rate:.2f}, "
         f"{rule.ceiling:.2f} needed",
         f"{evidence.judge_count} judges agree about the reconstructions with kappa "
@@ -302,7 +302,7 @@ def _finding(
     return (
         f"given {circumstances.access} access and no images but {circumstances.public}, "
         f"{circumstances.attacks[0]} drew pictures that {rule.votes_needed} or more of "
-        f"{_counted(evidence.judge_count, 'independent judge')} take for the intended class at a rate of "
+        f"{counted(evidence.judge_count, 'independent judge')} take for the intended class at a rate of "
         f"{_interval(success)} ({100 * rule.level:g} % interval), where the best control, "
         f"{_words(best.name)}, reaches {best.rate:.2f}{held_out}; {exposed_count} of "
         f"{evidence.attack.shape[1]} classes pass their own best control by more than {rule.margin:.2f}"
@@ -338,5 +338,6 @@ def _interval(estimate: Estimate) -> str:
     return f"{estimate.value:z.2f} [{estimate.low:z.2f}, {estimate.high:z.2f}]"
 
 
-def _counted(count: int, singular: str, plural: str | None = None) -> str:
+def counted(count: int, singular: str, plural: str | None = None) -> str:
+    """A count with its noun: `1 seed`, `3 seeds`."""
     return f"{count} {singular if count == 1 else plural or singular + 's'}"

@@ -231,7 +231,11 @@ def test_the_history_follows_the_snapshots_of_every_seed(brief, revealing):
 
 def test_each_long_stage_tells_how_far_it_is(brief):
     attack = ["Students learn the target", "Patch-MI, seed 4"]
-    assert brief.calls == [*attack, "Patch-MI, seed 4", "Training a student on the reconstructions"]
+    assert brief.calls == [
+        *attack,
+        "Patch-MI, seed 4, without the target",
+        "Training a student on the reconstructions",
+    ]
 
 
 def test_the_command_report_writes_the_same_page_again(brief, capsys):

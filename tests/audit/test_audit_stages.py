@@ -86,7 +86,7 @@ def test_a_target_is_trained_once_and_knows_its_classes_and_images(tmp_path, pri
 @pytest.fixture
 def plan(world) -> Plan:
     recipe = replace(RECIPES["default"], student_warm_up=1)
-    return Plan(PatchMI(recipe, step_count=2), world.public, seeds=(3, 1), count_per_class=2)
+    return Plan(PatchMI(recipe, step_count=2), world.public, seeds=(3, 1), count_per_class=2, neighbours=1)
 
 
 def test_every_seed_is_attacked_once_and_all_are_joined_in_the_contract_s_file(tmp_path, world, plan):

@@ -133,7 +133,7 @@ class PatchMI(AbstractAttack):
                     public,
                     precision=self.precision,
                     steps=progress(
-                        range(game.step, game.step_count(len(public))), _describe(groups, group, seed)
+                        range(game.step, game.step_count(len(public))), self._describe(groups, group, seed)
                     ),
                     after_step=lambda game=game, group=group: checkpoint.save_if_due(
                         lambda: {
@@ -151,6 +151,11 @@ class PatchMI(AbstractAttack):
         return Reconstructions(
             images, labels, torch.full_like(labels, seed), _merge_snapshots(answers), notes
         )
+
+    def _describe(self, groups: list[list[int]], group: int, seed: int) -> str:
+        """What the progress calls the training of one generator."""
+        which = "" if len(groups) == 1 else f", class {group + 1} of {len(groups)}"
+        return f"Patch-MI, seed {seed}{which}{'' if self.uses_target else ', without the target'}"
 
 
 def _fitted(scale: PatchScale, image_size: int) -> PatchScale:
@@ -173,11 +178,6 @@ def _check_shape(recipe: Recipe, image_shape: tuple[int, int, int]) -> None:
             f"recipe {recipe.name}: draws images of a multiple of {factor} pixels, not of {height}: "
             "take recipe default, or fewer generator_levels"
         )
-
-
-def _describe(groups: list[list[int]], group: int, seed: int) -> str:
-    which = "" if len(groups) == 1 else f", class {group + 1} of {len(groups)}"
-    return f"Patch-MI, seed {seed}{which}"
 
 
 def _prepare_students(

@@ -50,6 +50,9 @@ class Plan:
         rule: Thresholds of the verdict.
         neighbours: k of precision, recall, density and coverage.
         checkpoint_seconds: Seconds between checkpoints of the attack.
+
+    Raises:
+        ValueError: If there is no seed or one twice, or a class gets too few reconstructions to measure.
     """
 
     attack: AbstractAttack
@@ -61,3 +64,12 @@ class Plan:
     rule: Rule = field(default_factory=Rule)
     neighbours: int = 3
     checkpoint_seconds: float = 15.0
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds}: give at least one, and none twice")
+        if self.count_per_class <= self.neighbours:
+            raise ValueError(
+                f"{self.count_per_class} reconstructions of a class have no {self.neighbours} neighbours: "
+                f"give count_per_class {self.neighbours + 1} or more"
+            )

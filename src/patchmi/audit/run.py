@@ -60,7 +60,10 @@ def audit(
 
     Raises:
         ConfigChanged: The folder's attack was run on another target.
+        ValueError: There are fewer judges than the rule wants votes.
     """
+    if len(judges) < plan.rule.votes_needed:
+        raise ValueError(f"{len(judges)} judges, but a reconstruction needs {plan.rule.votes_needed} votes")
     run.pin_inputs({"target": {"sha256": target_digest}})
     runs = attack_target(run, target, plan, progress=progress)
     untrained = draw_without_target(run, target, plan, progress=progress)
@@ -165,7 +168,7 @@ def _decide(evidence: verdict.Evidence, plan: Plan) -> verdict.Verdict:
         access="white-box",
         public=plan.public.description,
         attacks=(type(plan.attack).__name__,),
-        budget=f"{len(plan.seeds)} seeds on {evidence.attack.shape[1]} classes",
+        budget=f"{verdict.counted(len(plan.seeds), 'seed')} on {evidence.attack.shape[1]} classes",
     )
     return verdict.decide(evidence, circumstances=circumstances, rule=plan.rule)
 
