@@ -13,6 +13,7 @@ from patchmi.demo import JUDGES, TARGET
 from patchmi.runs import open_run
 
 STEP_COUNT = 1000
+PUBLIC_COUNT = 15_000
 SHAPE = (1, 32, 32)
 TRAINING_STEP_COUNT = 900
 
@@ -33,12 +34,13 @@ def measure(data: Path | None) -> dict[str, Any]:
                 run,
                 private,
                 architecture=name,
-                training=replace(schedule, step_count=TRAINING_STEP_COUNT),
+                training=replace(schedule, step_count=max(TRAINING_STEP_COUNT, schedule.step_count)),
                 seed=number,
             )
             for number, (name, schedule) in enumerate(JUDGES.items(), start=1)
         ]
-        plan = Plan(PatchMI(step_count=STEP_COUNT), load_public("strokes", image_shape=SHAPE, count=6000))
+        public = load_public("strokes", image_shape=SHAPE, count=PUBLIC_COUNT)
+        plan = Plan(PatchMI(step_count=STEP_COUNT), public)
         audit(
             run,
             target=target,

@@ -40,7 +40,7 @@ def digit_door() -> WhiteBox:
 def measure(data: Path | None) -> dict[str, Any]:
     """Race the two recipes."""
     del data
-    door, public = digit_door(), strokes(6000)
+    door, public = digit_door(), strokes(15_000)
     judge = train_on_digits("allconv", JUDGES["allconv"], seed=1)
     ours = PatchMI()(door, public)
     times = [

@@ -288,32 +288,43 @@ class TestModeSeeking:
             first=self.picture(0.2, 0.2, 0.0, 0.0),
             second=self.picture(0.0, 0.0, 0.0, 0.0),
             pooling=2,
-            cap=0.25,
+            caps=torch.tensor(0.25),
         )
         assert float(loss) == pytest.approx(0.15)
 
     def test_pooling_hides_differences_within_a_square(self) -> None:
         first, second = self.picture(1.0, -1.0, 1.0, -1.0), self.picture(0.0, 0.0, 0.0, 0.0)
-        assert float(mode_seeking_loss(first=first, second=second, pooling=2, cap=0.25)) == pytest.approx(
-            0.25
-        )
-        assert float(mode_seeking_loss(first=first, second=second, pooling=1, cap=0.25)) == 0
+        assert float(
+            mode_seeking_loss(first=first, second=second, pooling=2, caps=torch.tensor(0.25))
+        ) == pytest.approx(0.25)
+        assert float(mode_seeking_loss(first=first, second=second, pooling=1, caps=torch.tensor(0.25))) == 0
 
     def test_the_cap_is_for_each_pair_so_that_no_pair_makes_up_for_another(self) -> None:
         first = torch.cat([self.picture(0.1, 0.1), self.picture(0.9, 0.9)])
-        loss = mode_seeking_loss(first=first, second=torch.zeros_like(first), pooling=2, cap=0.25)
+        loss = mode_seeking_loss(
+            first=first, second=torch.zeros_like(first), pooling=2, caps=torch.tensor(0.25)
+        )
         assert float(loss) == pytest.approx(0.15 / 2)
+
+    def test_every_pair_has_its_own_cap(self) -> None:
+        first = torch.cat([self.picture(0.1, 0.1), self.picture(0.1, 0.1)])
+        loss = mode_seeking_loss(
+            first=first, second=torch.zeros_like(first), pooling=2, caps=torch.tensor([0.05, 0.3])
+        )
+        assert float(loss) == pytest.approx((0 + 0.2) / 2)
 
     def test_darker_counts_as_much_as_lighter(self) -> None:
         first, second = self.picture(0.3, 0.3, -0.3, -0.3), self.picture(0.2, 0.2, -0.1, -0.1)
-        there = mode_seeking_loss(first=first, second=second, pooling=2, cap=0.5)
-        back = mode_seeking_loss(first=second, second=first, pooling=2, cap=0.5)
+        there = mode_seeking_loss(first=first, second=second, pooling=2, caps=torch.tensor(0.5))
+        back = mode_seeking_loss(first=second, second=first, pooling=2, caps=torch.tensor(0.5))
         assert float(there) == pytest.approx(0.5 - (0.1 + 0.2) / 2)
         assert float(there) == pytest.approx(float(back))
 
     def test_pairs_beyond_the_cap_are_left_in_peace_and_pairs_below_are_pushed_apart(self) -> None:
         first = torch.cat([self.picture(0.1, 0.1), self.picture(0.9, 0.9)]).requires_grad_()
-        mode_seeking_loss(first=first, second=torch.zeros(2, 1, 2, 2), pooling=2, cap=0.25).backward()
+        mode_seeking_loss(
+            first=first, second=torch.zeros(2, 1, 2, 2), pooling=2, caps=torch.tensor(0.25)
+        ).backward()
         assert first.grad is not None
         assert (first.grad[1] == 0).all()
         torch.testing.assert_close(first.grad[0], torch.full((1, 2, 2), -1 / 8))
@@ -321,5 +332,5 @@ class TestModeSeeking:
     def test_two_equal_pictures_cost_the_whole_cap(self) -> None:
         same = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
         assert float(
-            mode_seeking_loss(first=same, second=same.clone(), pooling=4, cap=0.35)
+            mode_seeking_loss(first=same, second=same.clone(), pooling=4, caps=torch.tensor(0.35))
         ) == pytest.approx(0.35)

@@ -44,7 +44,7 @@ class Demo:
     """Steps of the attack, instead of the recipe's."""
     count_per_class: Count = 200
     """Reconstructions of each class."""
-    public_count: Count = 6000
+    public_count: Count = 15_000
     """Public images."""
     resume: bool = False
     """Go on with the run in the folder; harmless where there is none."""

@@ -14,7 +14,7 @@ TARGET = ("resnet10", Training(step_count=400, learning_rate=5e-3))
 JUDGES = {
     "allconv": Training(step_count=300, learning_rate=5e-3),
     "convmixer": Training(step_count=400, learning_rate=5e-3),
-    "mlp": Training(step_count=500, learning_rate=2e-3),
+    "mlp": Training(step_count=1500, learning_rate=2e-3),
 }
 """Three kinds of network, none of them the target's or that of a student in the attack: what is drawn to
 convince a network convinces its kin."""

@@ -20,10 +20,13 @@ Scalar = Float[Tensor, ""]
 
 
 class Moments(NamedTuple):
-    """First two moments of one batch-norm layer's input: of the batch, and as the layer remembers them."""
+    """First two moments of one batch-norm layer's input: of the batch, and as the layer remembers them.
 
-    batch_mean: Float[Tensor, " channels"]
-    batch_variance: Float[Tensor, " channels"]
+    Where the moments are those of single images, `batch_mean` and `batch_variance` have one row for each.
+    """
+
+    batch_mean: Float[Tensor, "*n channels"]
+    batch_variance: Float[Tensor, "*n channels"]
     running_mean: Float[Tensor, " channels"]
     running_variance: Float[Tensor, " channels"]
 
@@ -94,18 +97,25 @@ def batch_norm_loss(moments: Sequence[Moments], *, epsilon: float = 1e-5) -> Sca
     return torch.stack(distances).mean()
 
 
-def mode_seeking_loss(*, first: Images, second: Images, pooling: int, cap: float) -> Scalar:
+def pooled_distance(first: Images, second: Images, *, pooling: int) -> Float[Tensor, " n"]:
+    """Mean |x̄₁ - x̄₂| of each pair of images in [-1, 1]; x̄ is x, averaged over squares of `pooling` pixels."""
+    return F.avg_pool2d((first - second).float(), pooling).abs().mean(dim=(1, 2, 3))
+
+
+def mode_seeking_loss(
+    *, first: Images, second: Images, pooling: int, caps: Float[Tensor, " n"] | Scalar
+) -> Scalar:
     """max(0, cap - mean |x̄₁ - x̄₂|), averaged over pairs of images of one class; x̄ is x pooled.
 
     Args:
         first: Images in [-1, 1].
         second: Images of the same classes, from other latents.
         pooling: Side of the pooled squares in pixels; pooling keeps the term from rewarding single pixels.
-        cap: Distance beyond which two images count as different enough; uncapped, blobs fill the margins.
+        caps: Distance beyond which two images of a pair's class count as different enough; uncapped, blobs
+            fill the margins.
 
     After Q. Mao et al., "Mode Seeking GANs", CVPR 2019.
 
     Differs from the paper: a capped difference of pooled images instead of a ratio to the latents' distance.
     """
-    distance = F.avg_pool2d((first - second).float(), pooling).abs().mean(dim=(1, 2, 3))
-    return F.relu(cap - distance).mean()
+    return F.relu(caps - pooled_distance(first, second, pooling=pooling)).mean()

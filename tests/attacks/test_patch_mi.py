@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from patchmi.attacks import RECIPES, PatchMI, PatchScale, Recipe
+from patchmi.attacks import RECIPES, ClassPatchScale, PatchMI, PatchScale, Recipe
 from patchmi.attacks.patch_mi_game import SNAPSHOT_COUNT, Game
 from patchmi.networks import ARCHITECTURES, CodeClassifier
 from patchmi.runs import open_run
 from patchmi.target import Target, WhiteBox
+from patchmi.types import silent
 from patchmi.views import IDENTITY
 
 PAPER = [name for name in RECIPES if name.startswith("paper-")]
@@ -43,10 +44,17 @@ def make_target(
 
 
 def thin(recipe: str, **changes: Any) -> Recipe:
-    """A recipe with few channels and, unless they are asked for, no students."""
+    """A recipe with few channels; unless asked for, without students, head start and selection."""
     full = RECIPES[recipe]
     scales = tuple(dataclasses.replace(scale, width=8) for scale in full.scales)
-    return dataclasses.replace(full, **{"scales": scales, "generator_width": 4, "students": (), **changes})
+    small = {
+        "scales": scales,
+        "generator_width": 4,
+        "students": (),
+        "prior_share": 0.0,
+        "candidate_factor": 1.0,
+    }
+    return dataclasses.replace(full, **{**small, **changes})
 
 
 def answer(attack: PatchMI, target: Target | None = None, *, public_count: int = 40, **call: Any):
@@ -154,23 +162,35 @@ def test_without_views_the_target_is_asked_about_each_image_once():
     public = torch.rand(8, 1, 16, 16)
     PatchMI(thin("default"), step_count=2)(with_views, public, count_per_class=1)
     PatchMI(thin("default"), step_count=2, views=False)(without, public, count_per_class=1)
-    assert without.queries.images == 2 * 64
-    assert with_views.queries.images == 2 * 64 * RECIPES["default"].views(16).count
+    # Both times the public images are looked at first.
+    assert without.queries.images == 8 + 2 * 64
+    assert with_views.queries.images == (8 + 2 * 64) * RECIPES["default"].views(16).count
 
 
 def test_without_coordinates_no_discriminator_knows_where_a_patch_stands():
-    assert any(scale.sees_coordinates for scale in PatchMI().settings(32).scales)
-    assert not any(scale.sees_coordinates for scale in PatchMI(coordinates=False).settings(32).scales)
+    assert PatchMI().settings(32).scales == (ClassPatchScale(sees_coordinates=True),)
+    assert PatchMI(coordinates=False).settings(32).scales == (ClassPatchScale(sees_coordinates=False),)
+    paper = PatchMI("paper-mnist").settings(32)
+    assert PatchMI("paper-mnist", coordinates=False).settings(32) == paper
 
 
 def test_each_ablation_changes_nothing_but_its_own_term():
     full = PatchMI().settings(32)
+    silenced = {
+        "attack_weight": 0.0,
+        "batch_norm_weight": 0.0,
+        "students": (),
+        "public_weights": None,
+        "candidate_factor": 1.0,
+    }
     ablations = {
         PatchMI(batch_norm=False): {"batch_norm_weight": 0.0},
         PatchMI(diversity=False): {"diversity_weight": 0.0},
         PatchMI(students=False): {"students": ()},
-        PatchMI(uses_target=False): {"attack_weight": 0.0, "batch_norm_weight": 0.0, "students": ()},
-        PatchMI().without_target(): {"attack_weight": 0.0, "batch_norm_weight": 0.0, "students": ()},
+        PatchMI(weights=False): {"public_weights": None},
+        PatchMI(selection=False): {"candidate_factor": 1.0},
+        PatchMI(uses_target=False): silenced,
+        PatchMI().without_target(): silenced,
     }
     for attack, change in ablations.items():
         assert attack.settings(32) == dataclasses.replace(full, **change)
@@ -187,7 +207,8 @@ def test_an_experiment_changes_steps_codes_and_reduction_of_any_recipe():
 
 
 @pytest.mark.parametrize(
-    "change", [{"patches": False}, {"views": False}, {"coordinates": False}, {"batch_norm": False}]
+    "change",
+    [{"patches": False}, {"views": False}, {"coordinates": False}, {"batch_norm": False}, {"weights": False}],
 )
 def test_an_ablation_changes_the_pictures(change):
     full = answer(PatchMI(thin("default"), step_count=3))
@@ -207,16 +228,20 @@ def test_both_reductions_run_and_differ():
 
 @pytest.mark.parametrize(
     "recipe",
-    [thin("default", attack_weight=0.0, batch_norm_weight=0.0), thin("paper-cifar10", attack_weight=0.0)],
+    [
+        thin("default", attack_weight=0.0, batch_norm_weight=0.0, public_weights=None),
+        thin("paper-cifar10", attack_weight=0.0, learning_rate=0.01),
+    ],
     ids=lambda recipe: recipe.name,
 )
 def test_without_any_weight_on_its_word_the_target_might_as_well_be_absent(recipe):
     control = PatchMI(recipe=RECIPES[recipe.name]).without_target()
     assert not control.uses_target
     weightless = answer(PatchMI(recipe, step_count=2))
-    absent = answer(PatchMI(thin(recipe.name), step_count=2).without_target())
+    full = thin(recipe.name, learning_rate=recipe.learning_rate)
+    absent = answer(PatchMI(full, step_count=2).without_target())
     assert torch.equal(weightless.images, absent.images)
-    assert not torch.equal(answer(PatchMI(thin(recipe.name), step_count=2)).images, absent.images)
+    assert not torch.equal(answer(PatchMI(full, step_count=2)).images, absent.images)
 
 
 def test_the_prior_alone_draws_as_bright_as_the_public_images_are():
@@ -258,7 +283,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 def test_in_a_step_the_discriminators_go_first_and_learn_from_nothing_but_patches(tmp_path):
     full = first_step(tmp_path / "full")
-    silent = first_step(tmp_path / "silent", attack_weight=0.0, batch_norm_weight=0.0, diversity_weight=0.0)
+    silent = first_step(tmp_path / "silent", attack_weight=0.0, batch_norm_weight=0.0, diversity_weight=1e-9)
     smooth = first_step(tmp_path / "smooth", smoothing=0.5)
     assert same(full["discriminators"], silent["discriminators"])
     assert not same(full["generator"], silent["generator"])
@@ -436,9 +461,65 @@ def test_students_ask_the_target_in_the_warm_up_and_once_in_so_many_steps():
         return steps
 
     attack(door, torch.rand(8, 1, 16, 16), count_per_class=1, progress=progress)
-    assert [count for count, _ in loops] == [3, 5]
-    # Lessons in steps 0, 2 and 4, without gradient; the attack's own questions in each.
-    assert (door.queries.forward, door.queries.backward) == (3 + 3 + 5, 5)
+    assert [count for count, _ in loops] == [1, 3, 5]
+    # The public images in three views, the warm-up, lessons in steps 0, 2 and 4, the attack's own questions.
+    assert (door.queries.forward, door.queries.backward) == (3 + 3 + 3 + 5, 5)
+
+
+def test_while_the_prior_has_its_head_start_nobody_else_has_a_word():
+    """Of five steps the first three: public images are looked at, students warmed up, then silence."""
+    door = WhiteBox(make_target())
+    recipe = thin("default", **TWO_STUDENTS, prior_share=0.5)
+    PatchMI(recipe, step_count=5)(door, torch.rand(8, 1, 16, 16), count_per_class=1)
+    lessons, questions = 2, 2
+    assert (door.queries.forward, door.queries.backward) == (3 + 3 + lessons + questions, questions)
+
+
+def test_a_class_shows_its_discriminator_the_public_images_that_the_target_gives_it():
+    """Bright images are of class 1: its weights draw them and nothing else."""
+    door = WhiteBox(make_target())
+    game = Game(thin("default"), door, [0, 1])
+    public = torch.stack([torch.zeros(1, 16, 16), torch.ones(1, 16, 16)])
+    game.public_weights = torch.eye(2)
+    labels = torch.tensor([0, 1, 1, 0])
+    assert game.draw_public(public, labels).mean(dim=(1, 2, 3)).tolist() == [-1, 1, 1, -1]
+    assert set(game.draw_public(public).mean(dim=(1, 2, 3)).tolist()) == {-1, 1}
+    assert len(game.draw_public(public)) == 64
+
+
+def test_two_images_of_a_class_differ_enough_at_a_share_of_what_two_public_ones_of_it_do():
+    game = Game(thin("default", public_weights=None, diversity_share=0.5), WhiteBox(make_target()), [0, 1])
+    game.look_at(torch.stack([torch.zeros(1, 16, 16), torch.ones(1, 16, 16)]), silent)
+    # Black and white are 2 apart, and half of all pairs are one of each.
+    assert game.diversity_caps.tolist() == pytest.approx([0.5, 0.5], abs=0.1)
+
+
+def test_of_all_that_is_drawn_the_images_the_target_is_surest_of_are_kept():
+    """The same game, asked with and without selection: what is kept is the best half, in the order drawn."""
+    door = WhiteBox(make_target())
+    game = Game(thin("default", candidate_factor=2.0, views=lambda _: IDENTITY), door, [0, 1])
+    torch.manual_seed(3)
+    kept = game.answer(4)
+    game.recipe = dataclasses.replace(game.recipe, candidate_factor=1.0)
+    torch.manual_seed(3)
+    drawn = game.answer(8)
+    assert kept["labels"].tolist() == [0] * 4 + [1] * 4
+    for label in (0, 1):
+        images = drawn["images"][drawn["labels"] == label]
+        sureness = door.logits(images.float() / 255).log_softmax(dim=1)[:, label]
+        best = sureness.topk(4).indices.sort().values
+        assert torch.equal(kept["images"][kept["labels"] == label], images[best])
+
+
+def test_the_average_follows_at_first_and_lags_later():
+    game = Game(thin("default", average_decay=0.9), WhiteBox(make_target()), [0, 1])
+    present, average = (net.state_dict()["embedding.weight"] for net in (game.generator, game.average))
+    present.fill_(1)
+    for step, share in ((0, 1.0), (10, 0.5), (10_000, 0.1)):
+        average.fill_(0)
+        game.step = step
+        game.update_average()
+        torch.testing.assert_close(average, torch.full_like(average, share))
 
 
 def test_students_have_a_say_in_the_generator_s_step(tmp_path):

@@ -3,7 +3,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from patchmi.networks import CodeClassifier, PatchDiscriminator
+from patchmi.networks import ClassPatchDiscriminator, CodeClassifier, PatchDiscriminator
+from patchmi.networks.patch_discriminator import coordinates_like
 
 
 def parameter_count(network: nn.Module) -> int:
@@ -97,43 +98,8 @@ def test_instance_norm_couples_the_patches_of_one_image_but_not_two_images() -> 
     torch.testing.assert_close(network(torch.cat([one, other])), torch.cat([network(one), network(other)]))
 
 
-@pytest.mark.parametrize("sees_coordinates", [False, True])
-def test_where_a_patch_stands_matters_only_to_those_that_see_coordinates(sees_coordinates: bool) -> None:
-    network = make(patch_size=8, stride=8, padding=0, normalises=False, sees_coordinates=sees_coordinates)
-    tiled = pictures(1, 1, 8).repeat(1, 1, 4, 4)
-    logits = network(tiled)[0, 0].flatten().tolist()
-    if sees_coordinates:
-        assert len({round(logit, 6) for logit in logits}) == 16
-    else:
-        assert logits == pytest.approx([logits[0]] * 16, abs=1e-4)
-
-
-def test_coordinates_are_row_and_column_from_minus_one_to_one() -> None:
-    """One 1×1 patch a pixel, one linear layer: with all other weights gone the logits are the coordinates."""
-    network = PatchDiscriminator(
-        channel_count=1, patch_size=1, stride=1, padding=0, width=1, level_count=1, sees_coordinates=True
-    )
-    first, last = (layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
-    assert first.bias is not None
-    assert last.bias is not None
-    for channel, expected in ((1, torch.linspace(-1, 1, 3)[:, None]), (2, torch.linspace(-1, 1, 5)[None])):
-        with torch.no_grad():
-            first.weight.zero_()
-            first.weight[0, channel] = 1
-            first.bias.fill_(2)  # keeps the rectifier out of it
-            last.weight.fill_(1)
-            last.bias.fill_(-2)
-        found = network(torch.rand(2, 1, 3, 5))
-        torch.testing.assert_close(found, expected.expand(2, 1, 3, 5), atol=1e-6, rtol=0)
-
-
-def test_coordinates_are_two_more_channels() -> None:
-    extra = parameter_count(make(sees_coordinates=True)) - parameter_count(make())
-    assert extra == 2 * 6 * 6 * 16
-
-
 def test_gradients_reach_the_images_and_every_weight() -> None:
-    network, images = make(sees_coordinates=True), pictures(2, 1, 32).requires_grad_()
+    network, images = make(), pictures(2, 1, 32).requires_grad_()
     network(images).square().sum().backward()
     assert images.grad is not None
     assert (images.grad != 0).float().mean() > 0.95
@@ -150,22 +116,6 @@ def test_a_discriminator_starts_from_small_gaussian_weights() -> None:
     )
     assert float(weights.mean()) == pytest.approx(0, abs=1e-3)
     assert float(weights.std()) == pytest.approx(0.02, rel=0.02)
-
-
-def test_a_discriminator_starts_from_pytorchs_wider_weights_when_asked() -> None:
-    """Uniform in ±1/√128 for the 1×1 layers: a deviation of 1/√(3·128)."""
-    torch.manual_seed(0)
-    network = PatchDiscriminator(
-        channel_count=1, patch_size=6, stride=2, padding=2, width=128, dcgan_weights=False
-    ).requires_grad_(False)
-    inner = torch.cat(
-        [
-            m.weight.flatten()
-            for m in network.modules()
-            if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)
-        ]
-    )
-    assert float(inner.std()) == pytest.approx((3 * 128) ** -0.5, rel=0.02)
 
 
 def test_a_discriminator_learns_to_tell_stripes_from_noise_patch_by_patch() -> None:
@@ -193,3 +143,69 @@ def test_the_code_classifier_is_as_published() -> None:
     network = CodeClassifier(channel_count=1, code_count=2, image_size=32)
     convolutions = (9 + 1) * 64 + (64 * 9 + 1) * 128 + (128 * 9 + 1) * 256
     assert parameter_count(network) == convolutions + 2 * (128 + 256) + (256 * 16 + 1) * 2
+
+
+# The discriminator that knows the class
+
+
+def make_for_classes(*, channel_count: int = 1, sees_coordinates: bool = True) -> ClassPatchDiscriminator:
+    torch.manual_seed(0)
+    return ClassPatchDiscriminator(
+        channel_count=channel_count, class_count=3, width=8, sees_coordinates=sees_coordinates
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("side", "cells"), [(32, 8), (64, 16), (20, 5), (4, 1)])
+def test_a_class_s_patches_stand_four_pixels_apart(side: int, cells: int, channels: int) -> None:
+    network = make_for_classes(channel_count=channels)
+    logits = network(pictures(2, channels, side), torch.tensor([0, 2]))
+    assert logits.shape == (2, 1, cells, cells)
+
+
+def test_a_class_s_patch_is_of_eighteen_pixels() -> None:
+    image = pictures(1, 1, 40).requires_grad_()
+    make_for_classes()(image, torch.tensor([1]))[0, 0, 4, 5].backward()
+    assert image.grad is not None
+    rows, columns = (image.grad[0, 0] != 0).nonzero().T
+    assert (int(rows.min()), int(rows.max())) == (9, 26)
+    assert (int(columns.min()), int(columns.max())) == (13, 30)
+
+
+def test_the_class_changes_the_judgement_by_what_it_looks_for_in_a_patch() -> None:
+    """The projection is linear in the class's direction, and none is left without it."""
+    network, images = make_for_classes(), pictures(2, 1, 16)
+    first, second = network(images, torch.tensor([0, 0])), network(images, torch.tensor([1, 1]))
+    assert not torch.allclose(first, second)
+    with torch.no_grad():
+        network.class_directions.weight[2] = network.class_directions.weight[:2].mean(dim=0)
+        between = network(images, torch.tensor([2, 2]))
+        torch.testing.assert_close(between, (first + second) / 2)
+        network.class_directions.weight.zero_()
+        same = network(images, torch.tensor([0, 0]))
+    torch.testing.assert_close(same, network(images, torch.tensor([1, 1])))
+
+
+@pytest.mark.parametrize("sees_coordinates", [False, True])
+def test_where_a_patch_stands_matters_only_to_those_that_see_coordinates(sees_coordinates: bool) -> None:
+    network = make_for_classes(sees_coordinates=sees_coordinates)
+    logits = network(torch.zeros(1, 1, 64, 64), torch.tensor([0]))[0, 0]
+    inside = logits[3:-3, 3:-3].flatten().tolist()
+    if sees_coordinates:
+        assert len({round(logit, 7) for logit in inside}) == len(inside)
+    else:
+        assert inside == pytest.approx([inside[0]] * len(inside), abs=1e-6)
+
+
+def test_coordinates_are_row_and_column_from_minus_one_to_one() -> None:
+    rows, columns = coordinates_like(torch.rand(2, 1, 3, 5))[1]
+    torch.testing.assert_close(rows, torch.tensor([-1.0, 0.0, 1.0])[:, None].expand(3, 5))
+    torch.testing.assert_close(columns, torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0]).expand(3, 5))
+
+
+def test_gradients_reach_all_of_the_class_s_discriminator() -> None:
+    network, images = make_for_classes(), pictures(3, 1, 32).requires_grad_()
+    network(images, torch.arange(3)).square().sum().backward()
+    assert images.grad is not None
+    assert (images.grad != 0).float().mean() > 0.95
+    assert all(parameter.grad is not None for parameter in network.parameters())

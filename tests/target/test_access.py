@@ -205,6 +205,30 @@ def test_moments_are_those_that_batch_norm_itself_takes(name: str, layers: int) 
         )
 
 
+@pytest.mark.parametrize("name", ["resnet10", "vgg6", "dense"])
+def test_moments_of_images_make_up_those_of_their_batch(name: str) -> None:
+    door, images = WhiteBox(make_target(make_model(name))), pictures(5, seed=9)
+    logits, of_images = door.logits_and_image_moments(images)
+    torch.testing.assert_close(logits, door.logits(images))
+    _, of_batch = door.logits_and_moments(images)
+    for single, whole in zip(of_images, of_batch, strict=True):
+        assert single.batch_mean.shape == (5, len(whole.batch_mean))
+        torch.testing.assert_close(single.batch_mean.mean(dim=0), whole.batch_mean)
+        squares = single.batch_variance + single.batch_mean.square()
+        torch.testing.assert_close(
+            squares.mean(dim=0), whole.batch_variance + whole.batch_mean.square(), atol=1e-5, rtol=1e-4
+        )
+        assert torch.equal(single.running_mean, whole.running_mean)
+
+
+def test_a_single_image_has_the_moments_of_its_batch() -> None:
+    door, image = WhiteBox(make_target(make_model("vgg6"))), pictures(1, seed=9)
+    _, of_images = door.logits_and_image_moments(torch.cat([image, pictures(2)]))
+    _, of_batch = door.logits_and_moments(image)
+    for single, whole in zip(of_images, of_batch, strict=True):
+        torch.testing.assert_close(single.batch_variance[0], whole.batch_variance, atol=1e-5, rtol=1e-4)
+
+
 def test_moments_of_activations_far_from_zero_are_still_exact() -> None:
     """A mean of 150 deviations, where a difference of two squares keeps few of the variance's digits."""
     model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(SIDE * SIDE, 4)).eval()

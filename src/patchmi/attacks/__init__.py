@@ -2,9 +2,18 @@
 
 from patchmi.attacks.base import AbstractAttack
 from patchmi.attacks.patch_mi import PatchMI
-from patchmi.attacks.patch_mi_recipes import RECIPES, PatchScale, Recipe
+from patchmi.attacks.patch_mi_recipes import RECIPES, ClassPatchScale, PatchScale, PublicWeights, Recipe
 
 ATTACKS = {"patch-mi": PatchMI}
 """Every attack by its name on the command line."""
 
-__all__ = ["ATTACKS", "RECIPES", "AbstractAttack", "PatchMI", "PatchScale", "Recipe"]
+__all__ = [
+    "ATTACKS",
+    "RECIPES",
+    "AbstractAttack",
+    "ClassPatchScale",
+    "PatchMI",
+    "PatchScale",
+    "PublicWeights",
+    "Recipe",
+]

@@ -10,7 +10,8 @@ on random views v(x).
 
 Differs from the paper: public batches are drawn with replacement, so an epoch is a number of steps; the
 target's weights get no gradients. The recipe `default` goes further: one conditional generator for all
-classes, two patch discriminators that see coordinates, batch-norm matching, mode seeking, and students.
+classes, a patch discriminator that knows class and place, public images weighed by the target's word, a head
+start of the prior, batch-norm matching, mode seeking, students, and a choice of the surest images.
 """
 
 import time
@@ -25,7 +26,7 @@ from torch import Tensor
 from patchmi import losses, machine
 from patchmi.attacks.base import AbstractAttack
 from patchmi.attacks.patch_mi_game import Game
-from patchmi.attacks.patch_mi_recipes import RECIPES, PatchScale, Recipe, RecipeName
+from patchmi.attacks.patch_mi_recipes import RECIPES, ClassPatchScale, PatchScale, Recipe, RecipeName
 from patchmi.runs import Checkpoint
 from patchmi.target import WhiteBox
 from patchmi.types import Images, Labels, Progress, Reconstructions, Snapshot
@@ -49,6 +50,8 @@ class PatchMI(AbstractAttack):
         coordinates: Off: the patch discriminators do not know where a patch stands.
         batch_norm: Off: no batch-norm matching.
         diversity: Off: no mode seeking.
+        weights: Off: every class draws all public images alike.
+        selection: Off: every image that is drawn in the end is kept.
         students: Off: no students of the target have a word.
         uses_target: Off: the prior alone, an audit's control: what the generator draws without the target.
         precision: Number format of the networks.
@@ -63,6 +66,8 @@ class PatchMI(AbstractAttack):
     coordinates: bool = True
     batch_norm: bool = True
     diversity: bool = True
+    weights: bool = True
+    selection: bool = True
     students: bool = True
     uses_target: bool = True
     precision: machine.Precision = "auto"
@@ -80,7 +85,10 @@ class PatchMI(AbstractAttack):
         if not self.patches:
             scales = (PatchScale(image_size, image_size, padding=0, width=1024, normalises=False),)
         if not self.coordinates:
-            scales = tuple(replace(scale, sees_coordinates=False) for scale in scales)
+            scales = tuple(
+                replace(scale, sees_coordinates=False) if isinstance(scale, ClassPatchScale) else scale
+                for scale in scales
+            )
         return replace(
             recipe,
             scales=scales,
@@ -91,6 +99,8 @@ class PatchMI(AbstractAttack):
             attack_weight=recipe.attack_weight * self.uses_target,
             batch_norm_weight=recipe.batch_norm_weight * self.batch_norm * self.uses_target,
             diversity_weight=recipe.diversity_weight * self.diversity,
+            public_weights=recipe.public_weights if self.weights and self.uses_target else None,
+            candidate_factor=recipe.candidate_factor if self.selection and self.uses_target else 1.0,
             students=recipe.students if self.students and self.uses_target else (),
         )
 
@@ -126,6 +136,7 @@ class PatchMI(AbstractAttack):
                 game.restore(state.pop("game"))
                 machine.restore_random_state(state["random"])
             else:
+                game.look_at(public, progress)
                 _prepare_students(game, public, precision=self.precision, progress=progress)
             with checkpoint.guard():
                 _play(
@@ -158,8 +169,10 @@ class PatchMI(AbstractAttack):
         return f"Patch-MI, seed {seed}{which}{'' if self.uses_target else ', without the target'}"
 
 
-def _fitted(scale: PatchScale, image_size: int) -> PatchScale:
+def _fitted(scale: PatchScale | ClassPatchScale, image_size: int) -> PatchScale | ClassPatchScale:
     """A scale for images that may be as small as one patch, which cannot be normalised, or smaller."""
+    if isinstance(scale, ClassPatchScale):
+        return scale
     patch_size = min(scale.patch_size, image_size)
     is_single = image_size + 2 * scale.padding < patch_size + scale.stride
     return replace(scale, patch_size=patch_size, normalises=scale.normalises and not is_single)
@@ -189,7 +202,8 @@ def _prepare_students(
     began = time.perf_counter()
     for _ in progress(range(game.recipe.student_warm_up), "Students learn the target"):
         with machine.mixed_precision(precision):
-            game.teach(torch.cat([game.draw_public(public), game.draw_public(public)]))
+            _, labels, _ = game.draw_latents()
+            game.teach(torch.cat([game.draw_public(public), game.draw_public(public, labels)]))
     game.seconds += time.perf_counter() - began
 
 
@@ -211,14 +225,14 @@ def _play(
             game.keep_snapshot()
         game.set_learning_rate(step / step_count)
         with machine.mixed_precision(precision):
-            real = game.draw_public(public)
             latents, labels, codes = game.draw_latents()
+            real = game.draw_public(public, labels)
             fake = game.generator(latents, labels if recipe.is_conditional else codes)
 
             discriminators_loss = _mean(
                 losses.discriminator_loss(
-                    real=discriminator(real),
-                    fake=discriminator(fake.detach()),
+                    real=discriminator(real, labels),
+                    fake=discriminator(fake.detach(), labels),
                     smoothing=recipe.smoothing,
                     reduction=recipe.reduction,
                 )
@@ -228,20 +242,25 @@ def _play(
 
             game.discriminators.requires_grad_(False)
             loss = recipe.prior_weight * _mean(
-                losses.generator_loss(discriminator(fake), reduction=recipe.reduction)
+                losses.generator_loss(discriminator(fake, labels), reduction=recipe.reduction)
                 for discriminator in game.discriminators
             )
-            if recipe.attack_weight > 0 or recipe.code_count > 1:
+            has_begun = step >= recipe.prior_share * step_count
+            if has_begun and (recipe.attack_weight > 0 or recipe.code_count > 1):
                 loss = loss + _loss_on_views(game, fake, labels, codes=codes)
             if recipe.diversity_weight > 0:
                 first, second = fake.chunk(2)
                 loss = loss + recipe.diversity_weight * losses.mode_seeking_loss(
-                    first=first, second=second, pooling=recipe.diversity_pooling, cap=recipe.diversity_cap
+                    first=first,
+                    second=second,
+                    pooling=recipe.diversity_pooling,
+                    caps=game.diversity_caps[labels[: len(first)]],
                 )
             _descend(game.generator_optimiser, loss)
             game.discriminators.requires_grad_(True)
-            if recipe.students and step % recipe.student_interval == 0:
-                game.teach(torch.cat([game.draw_public(public), fake.detach()]))
+            if recipe.students and has_begun and step % recipe.student_interval == 0:
+                game.teach(torch.cat([real, fake.detach()]))
+        game.update_average()
         game.step = step + 1
         now = time.perf_counter()
         game.seconds += now - began

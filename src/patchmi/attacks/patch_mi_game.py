@@ -1,23 +1,33 @@
 """What the training of one Patch-MI generator is made of, and what must be kept to go on with it."""
 
+import copy
 import dataclasses
 import math
 from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from patchmi import machine
-from patchmi.attacks.patch_mi_recipes import Recipe
+from patchmi import losses, machine
+from patchmi.attacks.patch_mi_recipes import ClassPatchScale, PatchScale, Recipe
+from patchmi.attacks.public_prior import Weights, public_weights
 from patchmi.attacks.students import Students
-from patchmi.networks import CodeClassifier, CodeGenerator, ConditionalGenerator, PatchDiscriminator
+from patchmi.networks import (
+    ClassPatchDiscriminator,
+    CodeClassifier,
+    CodeGenerator,
+    ConditionalGenerator,
+    PatchDiscriminator,
+)
 from patchmi.target import Queries, WhiteBox
-from patchmi.types import Bytes, Images, Labels, Latents
+from patchmi.types import Bytes, Images, Labels, Latents, Progress
 
 SNAPSHOT_COUNT = 20
 """Images of each class in a snapshot."""
+DISTANCE_COUNT = 300
+"""Pairs of public images of each class that are compared."""
 
 
 class Game:
@@ -44,9 +54,10 @@ class Game:
                 level_count=recipe.generator_levels,
             )
         self.generator = machine.place(generator)
+        self.average = copy.deepcopy(self.generator)
         self.discriminators = machine.place(
             nn.ModuleList(
-                PatchDiscriminator(channel_count=channel_count, **dataclasses.asdict(scale))
+                _discriminator(scale, channel_count=channel_count, class_count=door.class_count)
                 for scale in recipe.scales
             )
         )
@@ -59,6 +70,8 @@ class Game:
         self.students = Students(recipe.students, width=recipe.student_width, learning_rate=2e-3, door=door)
         self.snapshot_latents = self.draw_noise(SNAPSHOT_COUNT * len(classes))
         self.snapshots: list[dict[str, Any]] = []
+        self.public_weights: Weights | None = None
+        self.diversity_caps = torch.zeros(door.class_count, device=machine.device())
         self.step = 0
         self.seconds = 0.0
 
@@ -68,14 +81,47 @@ class Game:
             public_count / self.recipe.batch_size
         )
 
-    def draw_public(self, public: Images) -> Float[Tensor, "batch channels height width"]:
-        """A batch of public images in [-1, 1]."""
-        index = torch.randint(len(public), (self.recipe.batch_size,))
+    def look_at(self, public: Images, progress: Progress) -> None:
+        """Weigh the public images for each class, and see how different two of a class are."""
+        if self.recipe.public_weights:
+            self.public_weights = public_weights(
+                self.door,
+                public,
+                views=self.views,
+                **dataclasses.asdict(self.recipe.public_weights),
+                progress=progress,
+            ).cpu()
+        if self.recipe.diversity_weight > 0:
+            for label in range(self.door.class_count):
+                labels = torch.full((DISTANCE_COUNT,), label)
+                first, second = self.draw_public(public, labels), self.draw_public(public, labels)
+                distance = losses.pooled_distance(first, second, pooling=self.recipe.diversity_pooling)
+                self.diversity_caps[label] = self.recipe.diversity_share * distance.mean()
+
+    def draw_public(
+        self, public: Images, labels: Int[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Public images in [-1, 1]: one as each label's class draws them, or a batch of any."""
+        if labels is not None and self.public_weights is not None:
+            index = torch.multinomial(self.public_weights[labels.cpu()], 1, replacement=True)[:, 0]
+        else:
+            index = torch.randint(len(public), (self.recipe.batch_size if labels is None else len(labels),))
         return self.public_views(public[index.to(public.device)]) * 2 - 1
 
     def teach(self, images: Images) -> None:
         """Let the students learn what the target says of views of images in [-1, 1]."""
         self.students.learn(self.views.vary((images + 1) / 2))
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Move the average generator towards the present one; at first it simply follows."""
+        decay = min(self.recipe.average_decay, self.step / (self.step + 10))
+        present = self.generator.state_dict()
+        for name, value in self.average.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(present[name], 1 - decay)
+            else:
+                value.copy_(present[name])
 
     def draw_noise(self, count: int) -> Latents:
         """Latents from N(0, I), drawn on the CPU: the same on every machine."""
@@ -101,13 +147,10 @@ class Game:
     @torch.no_grad()
     def sample(self, latents: Latents, labels: Labels) -> Bytes:
         """Draw images for latents and classes, 8 bits a pixel; codes take turns."""
-        self.generator.eval()
+        self.average.eval()
         codes = torch.arange(len(labels)) % self.recipe.code_count
         condition = (labels if self.recipe.is_conditional else codes).to(machine.device())
-        batches = [
-            self.generator(*pair) for pair in zip(latents.split(256), condition.split(256), strict=True)
-        ]
-        self.generator.train()
+        batches = [self.average(*pair) for pair in zip(latents.split(256), condition.split(256), strict=True)]
         return ((torch.cat(batches) + 1) * 127.5).round().clamp(0, 255).byte().cpu()
 
     def keep_snapshot(self) -> None:
@@ -119,16 +162,39 @@ class Game:
         )
 
     def answer(self, count_per_class: int) -> dict[str, Any]:
-        """The reconstructions of this generator's classes, and its snapshots."""
-        labels = torch.tensor(self.classes).repeat_interleave(count_per_class)
+        """The reconstructions of this generator's classes, and its snapshots.
+
+        Of `candidate_factor` times as many those are kept whose class target and students are surest of.
+        """
+        candidate_count = math.ceil(self.recipe.candidate_factor * count_per_class)
+        labels = torch.tensor(self.classes).repeat_interleave(candidate_count)
         images = self.sample(self.draw_noise(len(labels)), labels)
+        if candidate_count > count_per_class:
+            sureness = self._sureness(images, labels).unflatten(0, (-1, candidate_count))
+            best = sureness.topk(count_per_class).indices.sort().values
+            kept = (best + candidate_count * torch.arange(len(best))[:, None]).flatten()
+            images, labels = images[kept], labels[kept]
         return {"images": images, "labels": labels, "snapshots": self.snapshots}
+
+    @torch.no_grad()
+    def _sureness(self, images: Bytes, labels: Labels) -> Float[Tensor, " n"]:
+        """Mean over views, and over target and students, of the class's log-probability, at least -6 each."""
+        networks = [self.door.logits, *self.students.networks]
+        sureness = []
+        for some, their_labels in zip(images.split(256), labels.split(256), strict=True):
+            views = self.views.draw(some.to(machine.device()).float() / 255)
+            index = their_labels.to(machine.device()).repeat(self.views.count)[:, None]
+            scores = [network(views).float().log_softmax(dim=1).gather(1, index) for network in networks]
+            sureness.append(torch.cat(scores).clamp_min(-6).view(-1, len(some)).mean(dim=0))
+        return torch.cat(sureness).cpu()
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on, but the random state."""
         return {
             **{name: part.state_dict() for name, part in self._parts().items()},
             "students": self.students.state(),
+            "public_weights": self.public_weights,
+            "diversity_caps": self.diversity_caps,
             "snapshot_latents": self.snapshot_latents,
             "snapshots": self.snapshots,
             "step": self.step,
@@ -141,6 +207,8 @@ class Game:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.students.restore(state["students"])
+        self.public_weights = state["public_weights"]
+        self.diversity_caps = state["diversity_caps"].to(machine.device())
         self.snapshot_latents = state["snapshot_latents"].to(machine.device())
         self.snapshots, self.step, self.seconds = state["snapshots"], state["step"], state["seconds"]
         self.door.queries = Queries(**state["queries"])
@@ -148,8 +216,19 @@ class Game:
     def _parts(self) -> dict[str, Any]:
         return {
             "generator": self.generator,
+            "average": self.average,
             "discriminators": self.discriminators,
             "code_classifier": self.code_classifier,
             "generator_optimiser": self.generator_optimiser,
             "discriminator_optimiser": self.discriminator_optimiser,
         }
+
+
+def _discriminator(
+    scale: PatchScale | ClassPatchScale, *, channel_count: int, class_count: int
+) -> PatchDiscriminator | ClassPatchDiscriminator:
+    if isinstance(scale, PatchScale):
+        return PatchDiscriminator(channel_count=channel_count, **dataclasses.asdict(scale))
+    return ClassPatchDiscriminator(
+        channel_count=channel_count, class_count=class_count, **dataclasses.asdict(scale)
+    )

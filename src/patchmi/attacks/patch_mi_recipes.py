@@ -21,16 +21,32 @@ RecipeName = Literal["default", "paper-mnist", "paper-emnist", "paper-cifar10", 
 
 @dataclass(frozen=True)
 class PatchScale:
-    """One patch discriminator: side, stride and padding in pixels, layers and their channels."""
+    """A published patch discriminator: side, stride and padding in pixels, layers and their channels."""
 
     patch_size: int
     stride: int
     padding: int
     width: int
     level_count: int = 3
-    sees_coordinates: bool = False
     normalises: bool = True
-    dcgan_weights: bool = True
+
+
+@dataclass(frozen=True)
+class ClassPatchScale:
+    """A patch discriminator that knows the class: patches of 18 pixels, one every 4 pixels."""
+
+    width: int = 64
+    sees_coordinates: bool = True
+
+
+@dataclass(frozen=True)
+class PublicWeights:
+    """How public images are weighed for each class by the target's word (`public_prior.public_weights`)."""
+
+    sharpness: float = 3.0
+    """How much more a sure answer weighs than an unsure one."""
+    entropy_weight: float = 0.01
+    """How dear evenness of the weights is, beside agreement with the target's batch norms."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +54,7 @@ class Recipe:
     """Everything that defines one form of the attack."""
 
     name: str
-    scales: tuple[PatchScale, ...]
+    scales: tuple[PatchScale | ClassPatchScale, ...]
     """One patch discriminator each; their losses are averaged."""
     views: Callable[[int], Views]
     """The random transformation block for images of a given side."""
@@ -65,8 +81,15 @@ class Recipe:
     """Weight of the patch prior's word."""
     batch_norm_weight: float = 0.0
     diversity_weight: float = 0.0
-    diversity_cap: float = 0.25
+    diversity_share: float = 0.6
+    """Distance of two images of a class at which they differ enough, as a share of two public images'."""
     diversity_pooling: int = 2
+    public_weights: PublicWeights | None = None
+    """How a class draws its public images; `None`: all alike."""
+    prior_share: float = 0.0
+    """Share of the steps, the first ones, in which the patch prior alone has a word."""
+    average_decay: float = 0.0
+    """What a step leaves of the running average of the generator's weights, which draws; 0: none is kept."""
     students: tuple[str, ...] = ()
     """Architectures of the target's students; () is none."""
     student_width: int = 12
@@ -76,6 +99,8 @@ class Recipe:
     """Batches of public images that the students learn from before the first step."""
     student_interval: int = 1
     """Steps from one lesson to the next, half of it public images, half the generator's."""
+    candidate_factor: float = 1.0
+    """Images drawn in the end for each that is kept, by the word of target and students."""
     code_count: int = 1
     """Values of the InfoGAN code; 1 is none."""
     code_weight: float = 0.3
@@ -114,29 +139,27 @@ def _default_views(image_size: int) -> Views:
 RECIPES = {
     "default": Recipe(
         name="default",
-        scales=(
-            PatchScale(
-                patch_size=6, stride=2, padding=2, width=64, sees_coordinates=True, dcgan_weights=False
-            ),
-            PatchScale(
-                patch_size=16, stride=8, padding=0, width=64, sees_coordinates=True, dcgan_weights=False
-            ),
-        ),
+        scales=(ClassPatchScale(),),
         views=_default_views,
         public_views=None,
         is_conditional=True,
         generator_width=32,
         generator_levels=3,
-        step_count=400,
+        step_count=600,
         epoch_count=0,
         batch_size=64,
         learning_rate=1e-3,
         decay_share=0.3,
         attack_weight=1.5,
         smoothing=0.1,
-        batch_norm_weight=30.0,
+        batch_norm_weight=50.0,
         diversity_weight=20.0,
         prior_weight=6.0,
+        reduction="per_patch",
+        public_weights=PublicWeights(),
+        prior_share=0.5,
+        average_decay=0.98,
+        candidate_factor=1.25,
         students=("vgg6", "lenet"),
     ),
     "paper-mnist": _paper(

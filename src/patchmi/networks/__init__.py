@@ -2,10 +2,11 @@
 
 from patchmi.networks.classifiers import ARCHITECTURES, Classifier
 from patchmi.networks.generator import CodeGenerator, ConditionalGenerator
-from patchmi.networks.patch_discriminator import CodeClassifier, PatchDiscriminator
+from patchmi.networks.patch_discriminator import ClassPatchDiscriminator, CodeClassifier, PatchDiscriminator
 
 __all__ = [
     "ARCHITECTURES",
+    "ClassPatchDiscriminator",
     "Classifier",
     "CodeClassifier",
     "CodeGenerator",

@@ -92,6 +92,11 @@ class WhiteBox:
         with _recorded_moments(self._model) as moments:
             return self.logits(images), moments
 
+    def logits_and_image_moments(self, images: Images) -> tuple[Logits, list[Moments]]:
+        """Logits, and what each batch-norm layer saw of every single image, over its positions."""
+        with _recorded_moments(self._model, of_images=True) as moments:
+            return self.logits(images), moments
+
     def _count_backward(self, _: torch.Tensor) -> None:
         self.queries.backward += 1
 
@@ -105,14 +110,15 @@ def _batch_norms(model: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def _recorded_moments(model: nn.Module) -> Iterator[list[Moments]]:
+def _recorded_moments(model: nn.Module, *, of_images: bool = False) -> Iterator[list[Moments]]:
     moments: list[Moments] = []
 
     def record(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         # Channels last and flat, means run over contiguous rows: far faster than torch.var_mean.
-        values = inputs[0].movedim(1, -1).flatten(0, -2).float()
-        mean = values.mean(dim=0)
-        variance = (values.square().mean(dim=0) - mean.square()).clamp_min(0)
+        maps = inputs[0].movedim(1, -1).float()
+        values = maps.reshape(len(maps), -1, maps.shape[-1]) if of_images else maps.flatten(0, -2)
+        mean = values.mean(dim=-2)
+        variance = (values.square().mean(dim=-2) - mean.square()).clamp_min(0)
         moments.append(Moments(mean, variance, layer.running_mean, layer.running_var))  # pyright: ignore[reportArgumentType]
 
     handles = [layer.register_forward_pre_hook(record) for layer in _batch_norms(model)]

@@ -1,0 +1,109 @@
+"""Which public images speak for which class, by the target's own word and its memory.
+
+Bayes' rule asks for p(x|y) ∝ p(y|x)·p(x). The target gives p(y|x). Public images are not drawn from the
+private p(x); but the target's batch norms remember moments of the images it was trained on, and of all
+distributions over the public images with these moments the one of most entropy is taken for p(x). A class
+then draws its public images by q(x|y) ∝ p(y|x)^g·p(x).
+
+Pseudo-labels of public images guide a class-conditional discriminator in X. Yuan et al., "Pseudo Label-Guided
+Model Inversion Attack via Conditional Generative Adversarial Network", AAAI 2023.
+
+Differs from the paper: weights instead of the n best images of each class, asked under random views, and the
+tilt by the target's batch-norm statistics, which is ours.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchmi.losses import Moments, batch_norm_loss
+from patchmi.target import WhiteBox
+from patchmi.types import Images, Progress
+from patchmi.views import Views
+
+TILT_STEPS = 400
+CLASS_BALANCE = 0.3
+"""Weight of even class shares in the tilt."""
+BATCH_SIZE = 256
+
+Weights = Float[Tensor, "classes n"]
+"""Probability with which a class draws each public image; every row sums to 1."""
+
+
+def public_weights(
+    door: WhiteBox,
+    public: Images,
+    *,
+    views: Views,
+    sharpness: float,
+    entropy_weight: float,
+    progress: Progress,
+) -> Weights:
+    """Ask the target about every public image, and weigh them for each class.
+
+    Args:
+        door: Access to the target.
+        public: What the attacker has, in [0, 1].
+        views: An image must count as its class in all its views.
+        sharpness: g: how much more a sure answer weighs than an unsure one.
+        entropy_weight: How dear evenness of the weights is, beside agreement of the moments.
+        progress: How to show how far it is.
+    """
+    answers, moments = [], []
+    starts = range(0, len(public), BATCH_SIZE)
+    for start in progress(starts, "The target looks at the public images"):
+        images = public[start : start + BATCH_SIZE]
+        with torch.no_grad():
+            logits, of_images = door.logits_and_image_moments(images)
+            shown = [logits] + [door.logits(views.vary(images)) for _ in range(views.draw_count)]
+        answers.append(torch.stack([one.float().softmax(dim=1) for one in shown]).mean(dim=0))
+        moments.append(of_images)
+    probabilities = torch.cat(answers)
+    layers = [
+        Moments(torch.cat([one[0] for one in layer]), torch.cat([one[1] for one in layer]), *layer[0][2:])
+        for layer in zip(*moments, strict=True)
+    ]
+    tilted = tilt(probabilities, layers, entropy_weight=entropy_weight)
+    weights = probabilities.T**sharpness * tilted
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def tilt(
+    probabilities: Float[Tensor, "n classes"], layers: list[Moments], *, entropy_weight: float
+) -> Float[Tensor, " n"]:
+    """Weights of images under which their moments are those that the target remembers.
+
+    Minimises the batch-norm distance of the weighted images + entropy_weight · KL(weights ‖ uniform) +
+    KL(weighted class shares ‖ uniform), by Adam on the logits of the weights. Without batch norm all images
+    weigh the same but for the balance of classes.
+
+    Args:
+        probabilities: The target's answers.
+        layers: One a batch-norm layer: mean and variance over each image's own positions, n×channels.
+        entropy_weight: Large: even weights; small: moments agree at the cost of using few images.
+    """
+    logits = torch.zeros(len(probabilities), device=probabilities.device, requires_grad=True)
+    optimiser = torch.optim.Adam([logits], lr=0.05)
+    with torch.enable_grad():
+        for _ in range(TILT_STEPS):
+            weights = logits.softmax(dim=0)
+            loss = entropy_weight * _divergence_from_uniform(weights)
+            loss = loss + CLASS_BALANCE * _divergence_from_uniform(weights @ probabilities)
+            if layers:
+                loss = loss + batch_norm_loss([_mixture(layer, weights) for layer in layers])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    return logits.softmax(dim=0).detach()
+
+
+def _mixture(layer: Moments, weights: Float[Tensor, " n"]) -> Moments:
+    """Moments of the weighted images together: the variance within images and between their means."""
+    mean = weights @ layer.batch_mean
+    square = weights @ (layer.batch_variance + layer.batch_mean.square())
+    return layer._replace(batch_mean=mean, batch_variance=(square - mean.square()).clamp_min(0))
+
+
+def _divergence_from_uniform(shares: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    """KL(shares ‖ uniform)."""
+    return torch.special.xlogy(shares, shares * len(shares)).sum()
