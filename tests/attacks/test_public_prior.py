@@ -56,6 +56,13 @@ def test_the_variance_within_images_counts() -> None:
     assert float(weights[1]) == pytest.approx(0.9, abs=0.02)
 
 
+def test_the_tilt_is_computed_in_full_precision_whatever_the_networks_use() -> None:
+    layer = layer_of(torch.linspace(0, 1, 4), mean=0.7, variance=0.1)
+    exact = tilt(EVEN, [layer], entropy_weight=0.01)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(tilt(EVEN, [layer], entropy_weight=0.01), exact)
+
+
 def test_a_class_that_few_images_show_gets_more_weight() -> None:
     answers = torch.tensor([[1.0, 0.0]] * 9 + [[0.0, 1.0]])
     weights = tilt(answers, [], entropy_weight=0.01)

@@ -136,8 +136,7 @@ class PatchMI(AbstractAttack):
                 game.restore(state.pop("game"))
                 machine.restore_random_state(state["random"])
             else:
-                game.look_at(public, progress)
-                _prepare_students(game, public, precision=self.precision, progress=progress)
+                _prepare(game, public, precision=self.precision, progress=progress)
             with checkpoint.guard():
                 _play(
                     game,
@@ -193,15 +192,13 @@ def _check_shape(recipe: Recipe, image_shape: tuple[int, int, int]) -> None:
         )
 
 
-def _prepare_students(
-    game: Game, public: Images, *, precision: machine.Precision, progress: Progress
-) -> None:
-    """Let the students learn the target from public images before the generator's first step."""
-    if not game.recipe.students:
-        return
+def _prepare(game: Game, public: Images, *, precision: machine.Precision, progress: Progress) -> None:
+    """Before the first step: look at the public images, and let the students learn the target from them."""
     began = time.perf_counter()
-    for _ in progress(range(game.recipe.student_warm_up), "Students learn the target"):
-        with machine.mixed_precision(precision):
+    with machine.mixed_precision(precision):
+        game.look_at(public, progress)
+        lesson_count = game.recipe.student_warm_up if game.recipe.students else 0
+        for _ in progress(range(lesson_count), "Students learn the target") if lesson_count else ():
             _, labels, _ = game.draw_latents()
             game.teach(torch.cat([game.draw_public(public), game.draw_public(public, labels)]))
     game.seconds += time.perf_counter() - began
@@ -216,7 +213,7 @@ def _play(
     after_step: Callable[[], None],
     precision: machine.Precision,
 ) -> None:
-    """Algorithm 1: discriminators and generator take turns; the target, frozen, has a word in every step."""
+    """Algorithm 1: discriminators and generator take turns; the target, frozen, has its word once it may."""
     recipe = game.recipe
     snapshot_steps = {round(share * step_count) for share in SNAPSHOT_SHARES}
     began = time.perf_counter()

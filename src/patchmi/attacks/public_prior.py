@@ -84,7 +84,8 @@ def tilt(
     """
     logits = torch.zeros(len(probabilities), device=probabilities.device, requires_grad=True)
     optimiser = torch.optim.Adam([logits], lr=0.05)
-    with torch.enable_grad():
+    # In bfloat16 the moments would be summed in steps of a hundredth.
+    with torch.enable_grad(), torch.autocast(probabilities.device.type, enabled=False):
         for _ in range(TILT_STEPS):
             weights = logits.softmax(dim=0)
             loss = entropy_weight * _divergence_from_uniform(weights)
