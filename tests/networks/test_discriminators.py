@@ -164,12 +164,28 @@ def test_a_class_s_patches_stand_four_pixels_apart(side: int, cells: int, channe
 
 
 def test_a_class_s_patch_is_of_eighteen_pixels() -> None:
+    """Pixels outside matter by the image's mean alone, so all of them alike."""
     image = pictures(1, 1, 40).requires_grad_()
     make_for_classes()(image, torch.tensor([1]))[0, 0, 4, 5].backward()
     assert image.grad is not None
-    rows, columns = (image.grad[0, 0] != 0).nonzero().T
+    outside = image.grad[0, 0, 0, 0]
+    assert outside != 0
+    rows, columns = (image.grad[0, 0] - outside).abs().gt(1e-7).nonzero().T
     assert (int(rows.min()), int(rows.max())) == (9, 26)
     assert (int(columns.min()), int(columns.max())) == (13, 30)
+
+
+def test_an_empty_image_is_told_from_one_that_is_empty_in_most_patches() -> None:
+    network, labels = make_for_classes(), torch.tensor([0])
+    empty = torch.full((1, 1, 40, 40), -1.0)
+    elsewhere, moved = empty.clone(), empty.clone()
+    elsewhere[..., 30:34, 30:34] = 1
+    moved[..., 34:38, 34:38] = 1
+    of_empty, of_elsewhere, of_moved = (
+        network(image, labels)[0, 0, 0, 0].item() for image in (empty, elsewhere, moved)
+    )
+    assert abs(of_empty - of_elsewhere) > 5e-6
+    assert of_elsewhere == pytest.approx(of_moved, abs=5e-7)
 
 
 def test_the_class_changes_the_judgement_by_what_it_looks_for_in_a_patch() -> None:

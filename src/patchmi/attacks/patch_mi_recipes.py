@@ -159,7 +159,7 @@ RECIPES = {
         public_weights=PublicWeights(),
         prior_share=0.5,
         average_decay=0.98,
-        candidate_factor=1.25,
+        candidate_factor=1.5,
         students=("vgg6", "lenet"),
     ),
     "paper-mnist": _paper(

@@ -56,6 +56,9 @@ class PatchDiscriminator(nn.Module):
 class ClassPatchDiscriminator(nn.Module):
     """Judges patches of 18 pixels, one every 4 pixels, by convolutions, for a class.
 
+    Each patch is shown with the mean of its whole image: by patches alone an empty image passes for any whose
+    patches are mostly empty.
+
     A grid of judgements by one convolutional network: P. Isola et al., "PatchGAN", CVPR 2017. The class has
     its word by a projection: T. Miyato, M. Koyama, "cGANs with Projection Discriminator", ICLR 2018.
 
@@ -72,7 +75,7 @@ class ClassPatchDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.sees_coordinates = sees_coordinates
-        inputs = channel_count + 2 * sees_coordinates
+        inputs = 2 * channel_count + 2 * sees_coordinates
         self.describe_patches = nn.Sequential(
             nn.Conv2d(inputs, width, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2),
@@ -86,9 +89,9 @@ class ClassPatchDiscriminator(nn.Module):
         nn.init.normal_(self.class_directions.weight, 0.0, 0.1)
 
     def forward(self, images: Images, labels: Labels) -> PatchLogits:
-        if self.sees_coordinates:
-            images = torch.cat([images, coordinates_like(images)], dim=1)
-        patches = self.describe_patches(images)
+        means = images.mean(dim=(2, 3), keepdim=True).expand_as(images)
+        context = [means, coordinates_like(images)] if self.sees_coordinates else [means]
+        patches = self.describe_patches(torch.cat([images, *context], dim=1))
         directions = self.class_directions(labels)[:, :, None, None]
         return self.judge_patches(patches) + (patches * directions).sum(dim=1, keepdim=True)
 
