@@ -48,7 +48,10 @@ def measure(data: Path | None) -> dict[str, Any]:
 
 
 def _run(name: str, door: WhiteBox, public: Images, *, step_count: int) -> None:
-    recipe = replace(RECIPES[name], student_warm_up=1)
+    # Nothing but steps, and only such in which the target has a word.
+    recipe = replace(
+        RECIPES[name], student_warm_up=1, public_weights=None, prior_share=0.0, candidate_factor=1.0
+    )
     PatchMI(recipe=recipe, step_count=step_count)(door, public, count_per_class=1)
 
 

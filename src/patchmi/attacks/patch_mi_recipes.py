@@ -81,7 +81,7 @@ class Recipe:
     """Weight of the patch prior's word."""
     batch_norm_weight: float = 0.0
     diversity_weight: float = 0.0
-    diversity_share: float = 0.6
+    diversity_share: float = 0.7
     """Distance of two images of a class at which they differ enough, as a share of two public images'."""
     diversity_pooling: int = 2
     public_weights: PublicWeights | None = None
