@@ -92,6 +92,31 @@ def test_a_class_draws_what_the_target_takes_for_it(sharpness: float) -> None:
     torch.testing.assert_close(weights, answers / answers.sum(dim=1, keepdim=True), atol=1e-4, rtol=1e-3)
 
 
+class Sure(nn.Module):
+    """All is of the first of two classes, beyond what a float can hold of doubt."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([300.0, 0.0]).expand(len(images), 2)
+
+
+def test_a_class_that_the_target_gives_to_nothing_draws_all_images_alike() -> None:
+    door = WhiteBox(Target(Sure(), ("all", "none"), (1, 8, 8)))
+    weights = public_weights(door, GREYS, views=IDENTITY, sharpness=3.0, entropy_weight=0.01, progress=silent)
+    torch.testing.assert_close(weights, torch.full((2, 5), 0.2))
+
+
+def test_of_too_many_images_as_many_as_can_be_held_are_looked_at(monkeypatch) -> None:
+    monkeypatch.setattr("patchmi.attacks.public_prior.LOOK_COUNT", 3)
+    torch.manual_seed(0)
+    weights = public_weights(DOOR, GREYS, views=IDENTITY, sharpness=1.0, entropy_weight=1e6, progress=silent)
+    looked_at = weights[0] > 0
+    assert int(looked_at.sum()) == 3
+    assert torch.equal(weights[1] > 0, looked_at)
+    answers = Brightness()(GREYS[looked_at]).softmax(dim=1).T
+    expected = answers / answers.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(weights[:, looked_at], expected, atol=1e-4, rtol=1e-3)
+
+
 def test_every_answer_is_counted_and_every_view_asked() -> None:
     door = WhiteBox(Target(Brightness(), ("dark", "bright"), (1, 8, 8)))
     public = torch.rand(300, 1, 8, 8, generator=torch.Generator().manual_seed(0))

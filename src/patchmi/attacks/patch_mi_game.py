@@ -90,7 +90,7 @@ class Game:
                 views=self.views,
                 **dataclasses.asdict(self.recipe.public_weights),
                 progress=progress,
-            ).cpu()
+            )
         if self.recipe.diversity_weight > 0:
             for label in range(self.door.class_count):
                 labels = torch.full((DISTANCE_COUNT,), label)

@@ -24,6 +24,8 @@ from patchmi.views import Views
 TILT_STEPS = 400
 CLASS_BALANCE = 0.3
 """Weight of even class shares in the tilt."""
+LOOK_COUNT = 20_000
+"""Public images that are looked at; of more, as many at random, and the others weigh nothing."""
 BATCH_SIZE = 256
 
 Weights = Float[Tensor, "classes n"]
@@ -48,11 +50,17 @@ def public_weights(
         sharpness: g: how much more a sure answer weighs than an unsure one.
         entropy_weight: How dear evenness of the weights is, beside agreement of the moments.
         progress: How to show how far it is.
+
+    Returns:
+        On the CPU, where batches are drawn.
     """
     answers, moments = [], []
-    starts = range(0, len(public), BATCH_SIZE)
+    looked_at = torch.arange(len(public))
+    if len(public) > LOOK_COUNT:
+        looked_at = torch.randperm(len(public))[:LOOK_COUNT].sort().values
+    starts = range(0, len(looked_at), BATCH_SIZE)
     for start in progress(starts, "The target looks at the public images"):
-        images = public[start : start + BATCH_SIZE]
+        images = public[looked_at[start : start + BATCH_SIZE].to(public.device)]
         with torch.no_grad():
             logits, of_images = door.logits_and_image_moments(images)
             shown = [logits] + [door.logits(views.vary(images)) for _ in range(views.draw_count)]
@@ -64,8 +72,12 @@ def public_weights(
         for layer in zip(*moments, strict=True)
     ]
     tilted = tilt(probabilities, layers, entropy_weight=entropy_weight)
-    weights = probabilities.T**sharpness * tilted
-    return weights / weights.sum(dim=1, keepdim=True)
+    # By logarithms: a class that the target gives to nothing would have weights of 0/0.
+    tiny = torch.finfo(torch.float32).tiny
+    log_shares = sharpness * probabilities.T.clamp_min(tiny).log() + tilted.clamp_min(tiny).log()
+    weights = torch.zeros(door.class_count, len(public))
+    weights[:, looked_at] = log_shares.softmax(dim=1).cpu()
+    return weights
 
 
 def tilt(
