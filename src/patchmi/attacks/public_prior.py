@@ -119,4 +119,5 @@ def _mixture(layer: Moments, weights: Float[Tensor, " n"]) -> Moments:
 
 def _divergence_from_uniform(shares: Float[Tensor, " n"]) -> Float[Tensor, ""]:
     """KL(shares ‖ uniform)."""
-    return torch.special.xlogy(shares, shares * len(shares)).sum()
+    shares = shares.clamp_min(torch.finfo(shares.dtype).tiny)  # the logarithm of 0 has no gradient
+    return (shares * (shares * len(shares)).log()).sum()
