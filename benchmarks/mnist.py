@@ -12,7 +12,7 @@ from patchmi.data import load_labelled, load_public
 from patchmi.demo import JUDGES, TARGET
 from patchmi.runs import open_run
 
-STEP_COUNT = 1000
+STEP_COUNT = 1200
 PUBLIC_COUNT = 15_000
 SHAPE = (1, 32, 32)
 TRAINING_STEP_COUNT = 900

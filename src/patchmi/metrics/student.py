@@ -2,7 +2,8 @@
 
 A fresh classifier is trained on reconstructions and tested on real held-out images, after the classification
 accuracy score (S. Ravuri, O. Vinyals, NeurIPS 2019). Pictures that only fool a classifier teach nothing, and
-neither do many copies of one picture: it is patchmi's headline for quality.
+neither do many copies of one picture: it is patchmi's headline for quality. It is no proof of likeness: a
+student also learns from images of nothing what function the target is, if the target labels them.
 """
 
 import torch
