@@ -54,28 +54,30 @@ def public_weights(
     Returns:
         On the CPU, where batches are drawn.
     """
-    answers, moments = [], []
-    looked_at = torch.arange(len(public))
-    if len(public) > LOOK_COUNT:
-        looked_at = torch.randperm(len(public))[:LOOK_COUNT].sort().values
-    starts = range(0, len(looked_at), BATCH_SIZE)
+    public_count = len(public)
+    looked_at = torch.arange(public_count)
+    if public_count > LOOK_COUNT:
+        looked_at = torch.randperm(public_count)[:LOOK_COUNT].sort().values
+        public = public[looked_at.to(public.device)]
+    # Filled in place: many small tensors kept between large ones that go would leave the heap in holes.
+    probabilities = torch.empty(len(public), door.class_count, device=public.device)
+    layers: list[Moments] = []
+    starts = range(0, len(public), BATCH_SIZE)
     for start in progress(starts, "The target looks at the public images"):
-        images = public[looked_at[start : start + BATCH_SIZE].to(public.device)]
+        images = public[start : start + BATCH_SIZE]
         with torch.no_grad():
             logits, of_images = door.logits_and_image_moments(images)
             shown = [logits] + [door.logits(views.vary(images)) for _ in range(views.draw_count)]
-        answers.append(torch.stack([one.float().softmax(dim=1) for one in shown]).mean(dim=0))
-        moments.append(of_images)
-    probabilities = torch.cat(answers)
-    layers = [
-        Moments(torch.cat([one[0] for one in layer]), torch.cat([one[1] for one in layer]), *layer[0][2:])
-        for layer in zip(*moments, strict=True)
-    ]
+        part = slice(start, start + len(images))
+        probabilities[part] = torch.stack([one.float().softmax(dim=1) for one in shown]).mean(dim=0)
+        layers = layers or [_room_for(len(public), layer) for layer in of_images]
+        for layer, seen in zip(layers, of_images, strict=True):
+            layer.batch_mean[part], layer.batch_variance[part] = seen.batch_mean, seen.batch_variance
     tilted = tilt(probabilities, layers, entropy_weight=entropy_weight)
     # By logarithms: a class that the target gives to nothing would have weights of 0/0.
     tiny = torch.finfo(torch.float32).tiny
     log_shares = sharpness * probabilities.T.clamp_min(tiny).log() + tilted.clamp_min(tiny).log()
-    weights = torch.zeros(door.class_count, len(public))
+    weights = torch.zeros(door.class_count, public_count)
     weights[:, looked_at] = log_shares.softmax(dim=1).cpu()
     return weights
 
@@ -108,6 +110,12 @@ def tilt(
             loss.backward()
             optimiser.step()
     return logits.softmax(dim=0).detach()
+
+
+def _room_for(count: int, layer: Moments) -> Moments:
+    """A layer's moments for so many images, to be filled."""
+    room = layer.batch_mean.new_empty(count, layer.batch_mean.shape[1])
+    return layer._replace(batch_mean=room, batch_variance=torch.empty_like(room))
 
 
 def _mixture(layer: Moments, weights: Float[Tensor, " n"]) -> Moments:
