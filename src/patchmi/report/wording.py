@@ -84,8 +84,8 @@ SCORE_MEANINGS = {
         "Student accuracy",
         "A fresh network learns from the reconstructions alone and is tested on real held-out images. High: "
         "the pictures "
-        "carry much of what the target's training set taught. Where the judges are low, it may be a copy of the "
-        "target's function and no likeness.",
+        "carry much of what the target's training set taught. Where the judges are low, it may be a copy of "
+        "the target's function and no likeness.",
     ),
 }
 """Score → (its name, what it says), in the order of the table."""
