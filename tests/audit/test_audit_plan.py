@@ -20,7 +20,10 @@ def test_every_class_gets_more_reconstructions_than_a_measure_looks_at_neighbour
 
 
 def test_fewer_judges_than_votes_are_refused_before_the_attack(brief, world, tmp_path):
-    with open_run(tmp_path, config={}, resume=False) as run, pytest.raises(ValueError, match="1 judges"):
+    with (
+        open_run(tmp_path, config={}, resume=False) as run,
+        pytest.raises(ValueError, match="1 judge, but a reconstruction needs the votes of 2"),
+    ):
         audit(
             run,
             target=world.target,

@@ -13,9 +13,12 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from patchmi import verdict
+from patchmi.audit import audit
 from patchmi.cli import main
 from patchmi.metrics import extract_features
 from patchmi.report import read_result, validate_result
+from patchmi.runs import ConfigChanged, open_run
+from patchmi.types import Progress, silent
 
 SCORES = {
     "judge_top1",
@@ -286,10 +289,20 @@ def test_where_they_may_be_shown_held_out_images_stand_beside_the_others(reveali
 # Again
 
 
-def test_a_finished_audit_is_not_attacked_again_and_gives_the_same_numbers(brief, world):
-    from patchmi.audit import audit
-    from patchmi.runs import open_run
+def audit_again(brief, world, *, target_digest: str = "0" * 64, progress: Progress = silent) -> None:
+    with open_run(brief.folder, config={}, resume=True) as run:
+        audit(
+            run,
+            target=world.target,
+            target_digest=target_digest,
+            private=brief.private,
+            judges=brief.judges,
+            plan=brief.plan,
+            progress=progress,
+        )
 
+
+def test_a_finished_audit_is_not_attacked_again_and_gives_the_same_numbers(brief, world):
     before = {path: path.read_bytes() for path in brief.folder.rglob("*.safetensors")}
     calls: list[str] = []
 
@@ -297,16 +310,7 @@ def test_a_finished_audit_is_not_attacked_again_and_gives_the_same_numbers(brief
         calls.append(description)
         return steps
 
-    with open_run(brief.folder, config={}, resume=True) as run:
-        audit(
-            run,
-            target=world.target,
-            target_digest="0" * 64,
-            private=brief.private,
-            judges=brief.judges,
-            plan=brief.plan,
-            progress=progress,
-        )
+    audit_again(brief, world, progress=progress)
     assert not any("Patch-MI" in call for call in calls)
     assert {path: path.read_bytes() for path in brief.folder.rglob("*.safetensors")} == before
     again = json.loads((brief.folder / "result.json").read_text())
@@ -316,18 +320,8 @@ def test_a_finished_audit_is_not_attacked_again_and_gives_the_same_numbers(brief
 
 
 def test_a_run_folder_whose_target_was_exchanged_is_refused(brief, world):
-    from patchmi.audit import audit
-    from patchmi.runs import ConfigChanged, open_run
-
     before = (brief.folder / "result.json").read_bytes()
-    with open_run(brief.folder, config={}, resume=True) as run, pytest.raises(ConfigChanged) as caught:
-        audit(
-            run,
-            target=world.target,
-            target_digest="1" * 64,
-            private=brief.private,
-            judges=brief.judges,
-            plan=brief.plan,
-        )
+    with pytest.raises(ConfigChanged) as caught:
+        audit_again(brief, world, target_digest="1" * 64)
     assert caught.value.differences == (f'target.sha256: "{"0" * 64}" -> "{"1" * 64}"',)
     assert (brief.folder / "result.json").read_bytes() == before

@@ -197,10 +197,10 @@ def _prepare(game: Game, public: Images, *, precision: machine.Precision, progre
     began = time.perf_counter()
     with machine.mixed_precision(precision):
         game.look_at(public, progress)
-        lesson_count = game.recipe.student_warm_up if game.recipe.students else 0
-        for _ in progress(range(lesson_count), "Students learn the target") if lesson_count else ():
-            _, labels, _ = game.draw_latents()
-            game.teach(torch.cat([game.draw_public(public), game.draw_public(public, labels)]))
+        if game.recipe.students:
+            for _ in progress(range(game.recipe.student_warm_up), "Students learn the target"):
+                _, labels, _ = game.draw_latents()
+                game.teach(torch.cat([game.draw_public(public), game.draw_public(public, labels)]))
     game.seconds += time.perf_counter() - began
 
 

@@ -89,7 +89,7 @@ class Recipe:
     prior_share: float = 0.0
     """Share of the steps, the first ones, in which the patch prior alone has a word."""
     average_decay: float = 0.0
-    """What a step leaves of the running average of the generator's weights, which draws; 0: none is kept."""
+    """What a step leaves of the average of the generator's weights, which draws; 0: the last weights draw."""
     students: tuple[str, ...] = ()
     """Architectures of the target's students; () is none."""
     student_width: int = 12

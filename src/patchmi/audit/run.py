@@ -63,7 +63,10 @@ def audit(
         ValueError: There are fewer judges than the rule wants votes.
     """
     if len(judges) < plan.rule.votes_needed:
-        raise ValueError(f"{len(judges)} judges, but a reconstruction needs {plan.rule.votes_needed} votes")
+        raise ValueError(
+            f"{verdict.counted(len(judges), 'judge')}, but a reconstruction needs the votes of "
+            f"{plan.rule.votes_needed}: give more judges"
+        )
     run.pin_inputs({"target": {"sha256": target_digest}})
     runs = attack_target(run, target, plan, progress=progress)
     untrained = draw_without_target(run, target, plan, progress=progress)
