@@ -89,11 +89,3 @@ def test_the_ceiling_is_every_held_out_image_under_its_own_label():
     assert torch.equal(arm.images, held_out)
     assert torch.equal(arm.labels, labels)
     assert arm.seeds.unique().tolist() == [0]
-
-
-def test_the_auditor_asks_about_many_images_in_their_order(target):
-    images = steps_of_grey(600)
-    answers = controls.ask(target, images)
-    assert answers.shape == (600, 3)
-    assert torch.allclose(answers, Brightness()(images), atol=1e-5)
-    assert not answers.requires_grad

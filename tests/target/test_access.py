@@ -1,4 +1,7 @@
 import copy
+import dataclasses
+import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +11,7 @@ from torch.nn import functional as F
 from patchmi import machine
 from patchmi.losses import Moments, batch_norm_loss
 from patchmi.networks import ARCHITECTURES
-from patchmi.target import Target, WhiteBox
+from patchmi.target import AccessDenied, AsClassifier, Target, WhiteBox, answers
 
 SIDE = 16
 
@@ -339,3 +342,82 @@ def test_a_door_tells_what_the_target_is_like() -> None:
     assert target.class_count == door.class_count == 4
     assert door.class_names == ("a", "b", "c", "d")
     assert door.image_shape == (1, SIDE, SIDE)
+
+
+def test_the_auditor_asks_about_many_images_in_their_order():
+    model = make_model()
+    images = pictures(600)
+    logits = answers(make_target(model), images, batch_size=256)
+    assert logits.shape == (600, 4)
+    assert torch.allclose(logits, model(images).detach(), atol=1e-4)
+    assert not logits.requires_grad
+
+
+def test_mean_and_std_are_applied_before_the_model_and_only_there():
+    class FirstPixels(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images[:, :, 0, 0]
+
+    images = torch.rand(5, 3, 2, 2)
+    target = Target(FirstPixels(), ("r", "g", "b"), (3, 2, 2), mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0))
+    expected = torch.stack(
+        [(images[:, c, 0, 0] - m) / s for c, (m, s) in enumerate([(0.5, 0.5), (0.25, 0.25), (0, 2)])], 1
+    )
+    assert torch.allclose(answers(target, images), expected)
+    assert torch.allclose(WhiteBox(target).logits(images), expected)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [((0.5,), ()), ((), (0.5,)), ((0.5, 0.5), (1.0, 1.0)), ((0.5,), (0.0,)), ((math.nan,), (1.0,))],
+)
+def test_mean_and_std_that_do_not_fit_are_refused(mean, std):
+    with pytest.raises(ValueError, match="mean"):
+        Target(make_model(), ("a", "b", "c", "d"), (1, SIDE, SIDE), mean=mean, std=std)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda x: (x, None), lambda x: [x], lambda x: {"logits": x}, lambda x: SimpleNamespace(logits=x)]
+)
+def test_wrapped_answers_are_unwrapped(wrap):
+    class Wrapped(nn.Module):
+        def forward(self, images: torch.Tensor) -> object:
+            return wrap(images.flatten(1)[:, :4])
+
+    images = pictures(3)
+    assert torch.equal(AsClassifier(make_target(Wrapped()))(images), images.flatten(1)[:, :4])
+
+
+@pytest.mark.parametrize("answer", [None, "logits", {}, ()])
+def test_an_answer_without_logits_is_named(answer):
+    class Odd(nn.Module):
+        def forward(self, images: torch.Tensor) -> object:
+            return answer
+
+    with pytest.raises(TypeError, match="must answer logits"):
+        AsClassifier(make_target(Odd()))(pictures(2))
+
+
+def test_probabilities_give_the_logits_of_which_they_are_the_softmax():
+    model = make_model()
+    target = dataclasses.replace(
+        make_target(nn.Sequential(model, nn.Softmax(dim=1))), gives_probabilities=True
+    )
+    images = pictures(8)
+    assert torch.allclose(answers(target, images).softmax(1), model(images).softmax(1), atol=1e-6)
+    certain = dataclasses.replace(make_target(Fixed()), gives_probabilities=True)
+    assert answers(certain, images).isfinite().all()
+
+
+class Fixed(nn.Module):
+    """Quite sure of class 0."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(len(images), -1)
+
+
+def test_a_target_that_grants_scores_only_opens_no_white_box():
+    target = dataclasses.replace(make_target(make_model()), access="score")
+    with pytest.raises(AccessDenied, match=r"grants score access only.*give the model's weights"):
+        WhiteBox(target)
+    assert answers(target, pictures(2)).shape == (2, 4)

@@ -5,8 +5,8 @@ import torch
 from patchmi.audit.plan import Plan, Private
 from patchmi.audit.scores import Arm
 from patchmi.machine import seeded
-from patchmi.target import Target, WhiteBox
-from patchmi.types import Images, Logits
+from patchmi.target import Target, answers
+from patchmi.types import Images
 
 CONTROL_COUNT = 100
 """Images of each class in a control."""
@@ -22,7 +22,7 @@ def random_arm(target: Target) -> Arm:
 def public_selected_arm(target: Target, plan: Plan) -> Arm:
     """For each class the public images that the target is surest of: selection without optimisation."""
     count = min(CONTROL_COUNT, len(plan.public.images))
-    confidence = ask(target, plan.public.images).softmax(dim=1)
+    confidence = answers(target, plan.public.images).softmax(dim=1)
     best = confidence.topk(count, dim=0).indices.T.flatten()
     return _arm(plan.public.images[best], torch.arange(target.class_count).repeat_interleave(count))
 
@@ -36,13 +36,6 @@ def permuted_arm(attacked: Arm) -> Arm:
 def held_out_arm(private: Private) -> Arm:
     """Real images that neither target nor judges were trained on: the ceiling."""
     return _arm(private.held_out_images, private.held_out_labels)
-
-
-def ask(target: Target, images: Images) -> Logits:
-    """The target's logits for many images, by the auditor, not counted as the attack's queries."""
-    door = WhiteBox(target)
-    with torch.no_grad():
-        return torch.cat([door.logits(batch).float() for batch in images.split(256)]).cpu()
 
 
 def _arm(images: Images, labels: torch.Tensor) -> Arm:

@@ -26,7 +26,7 @@ from patchmi.audit.scores import (
 from patchmi.audit.stages import Attacked, attack_target, draw_without_target
 from patchmi.metrics import Estimate, cluster_interval, judge_agreement, lowest_agreement, top_k_hits
 from patchmi.runs import RunFolder, atomic_write
-from patchmi.target import Target
+from patchmi.target import Target, answers
 from patchmi.types import Progress, silent
 
 RESULT, EVIDENCE = "result.json", "evidence.safetensors"
@@ -84,7 +84,7 @@ def audit(
         name: judge_arm(arm, judges, votes_needed=votes_needed, floors=floors) for name, arm in arms.items()
     }
     fidelity = measure_fidelity(judged["attack"], private, judges[0], plan, progress=progress)
-    target_hits = top_k_hits(controls.ask(target, arms["attack"].images), arms["attack"].labels)
+    target_hits = top_k_hits(answers(target, arms["attack"].images), arms["attack"].labels)
     evidence = _evidence(judged, judges)
     opinion = _decide(evidence, plan)
 
@@ -98,9 +98,7 @@ def audit(
     )
     run.write_tensors(EVIDENCE, arrays, metadata)
     held_out = judged["held_out"]
-    target_accuracy = held_out.rates(
-        top_k_hits(controls.ask(target, held_out.arm.images), held_out.arm.labels)
-    )
+    target_accuracy = held_out.rates(top_k_hits(answers(target, held_out.arm.images), held_out.arm.labels))
     exposed = verdict.exposed_classes(evidence, margin=plan.rule.margin)
     result: dict[str, Any] = {
         **document.header(plan),
@@ -184,7 +182,7 @@ def _history(
             "seed": seed,
             "step": snapshot.step,
             "seconds": snapshot.seconds,
-            **snapshot_scores(snapshot, judges, controls.ask(target, snapshot.images)),
+            **snapshot_scores(snapshot, judges, answers(target, snapshot.images)),
         }
         for seed, one in zip(plan.seeds, runs, strict=True)
         for snapshot in one.reconstructions.snapshots
