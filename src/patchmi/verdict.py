@@ -161,6 +161,18 @@ def decide(evidence: Evidence, *, circumstances: Circumstances, rule: Rule | Non
     return Verdict("NOT DEMONSTRATED", sentence, reasons)
 
 
+def without_judges(circumstances: Circumstances) -> Verdict:
+    """The verdict where nobody but the target looked at the pictures: nothing can be decided."""
+    reason = "no judge looked at the pictures, and what the target says of them is no evidence"
+    remedy = "give private images to train judges on, or judges of your own"
+    return Verdict(
+        "INCONCLUSIVE",
+        f"Not decided: {reason}. The run drew pictures with {circumstances.access} access and no images but "
+        f"{circumstances.public}. What would decide: {remedy}.",
+        (reason,),
+    )
+
+
 def best_control(evidence: Evidence, *, level: float = 0.95) -> BestControl:
     """The strongest control and the attack's lead over it, paired by class and seed."""
     leads = {

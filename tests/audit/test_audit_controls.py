@@ -4,10 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from patchmi.attacks import PatchMI
-from patchmi.audit import Plan, Private, controls
+from patchmi.audit import Private, controls
 from patchmi.audit.scores import Arm
-from patchmi.data import Source
 from patchmi.target import Target
 
 
@@ -28,20 +26,16 @@ def levels(images: torch.Tensor) -> torch.Tensor:
     return images.mean(dim=(1, 2, 3))
 
 
-def plan_with(public: torch.Tensor) -> Plan:
-    return Plan(PatchMI(), Source(public, "levels"))
-
-
 def steps_of_grey(count: int) -> torch.Tensor:
     """Even pictures from black to white, shuffled."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     return torch.linspace(0, 1, count)[order].reshape(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
 
 
-def test_noise_is_uniform_for_every_class_and_the_same_at_every_audit(target):
+def test_noise_is_uniform_for_every_class_and_the_same_at_every_audit():
     torch.manual_seed(4)
     before = torch.get_rng_state()
-    arm = controls.random_arm(target)
+    arm = controls.random_arm(3, (1, 4, 4))
     assert torch.equal(torch.get_rng_state(), before)
     assert arm.images.shape == (300, 1, 4, 4)
     assert arm.labels.bincount().tolist() == [100, 100, 100]
@@ -50,11 +44,11 @@ def test_noise_is_uniform_for_every_class_and_the_same_at_every_audit(target):
     assert float(arm.images.mean()) == pytest.approx(0.5, abs=0.02)
     assert float(arm.images.std()) == pytest.approx(12**-0.5, abs=0.01)
     torch.manual_seed(5)
-    assert torch.equal(controls.random_arm(target).images, arm.images)
+    assert torch.equal(controls.random_arm(3, (1, 4, 4)).images, arm.images)
 
 
 def test_of_the_public_images_each_class_gets_those_that_the_target_is_surest_of(target):
-    arm = controls.public_selected_arm(target, plan_with(steps_of_grey(1001)))
+    arm = controls.public_selected_arm(target, steps_of_grey(1001))
     assert arm.labels.tolist() == [label for label in range(3) for _ in range(controls.CONTROL_COUNT)]
     dark, bright, grey = levels(arm.images).split(controls.CONTROL_COUNT)
     assert torch.allclose(dark, torch.arange(100) / 1000, atol=1e-6)
@@ -65,7 +59,7 @@ def test_of_the_public_images_each_class_gets_those_that_the_target_is_surest_of
 
 
 def test_fewer_public_images_than_a_control_holds_are_all_given_to_every_class(target):
-    arm = controls.public_selected_arm(target, plan_with(steps_of_grey(7)))
+    arm = controls.public_selected_arm(target, steps_of_grey(7))
     assert arm.labels.bincount().tolist() == [7, 7, 7]
     for chosen in levels(arm.images).split(7):
         assert sorted(chosen.tolist()) == pytest.approx([step / 6 for step in range(7)])

@@ -7,15 +7,21 @@ import pytest
 import torch
 
 from patchmi.attacks import RECIPES, PatchMI
-from patchmi.audit import Plan, document
+from patchmi.audit import document
 from patchmi.claims import forbidden_claims_in
 from patchmi.data import Source
+
+
+def describe(public, private):
+    return document.describe_threat(public, private, access="white-box", release_context="internal")
 
 
 @pytest.mark.parametrize("shared", [0, 1, 3])
 def test_public_images_that_are_private_ones_too_are_counted(world, shared):
     public = torch.cat([world.private.train_images[5 : 5 + shared], world.public.images])
-    threat = document.describe_threat(Plan(PatchMI(), Source(public, "both")), world.private)
+    threat = document.describe_threat(
+        Source(public, "both"), world.private, access="white-box", release_context="internal"
+    )
     assert threat["public_is_private_overlap"] == shared
     assert threat["public_count"] == 40 + shared
     assert (threat["access"], threat["public"]) == ("white-box", "both")
@@ -23,7 +29,9 @@ def test_public_images_that_are_private_ones_too_are_counted(world, shared):
 
 def test_an_image_in_memory_of_another_layout_is_the_same_image(world):
     shown = world.private.train_images[:4].to(memory_format=torch.channels_last)
-    threat = document.describe_threat(Plan(PatchMI(), Source(shown, "shared")), world.private)
+    threat = document.describe_threat(
+        Source(shown, "shared"), world.private, access="white-box", release_context="internal"
+    )
     assert threat["public_is_private_overlap"] == 4
 
 

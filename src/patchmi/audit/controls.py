@@ -2,7 +2,7 @@
 
 import torch
 
-from patchmi.audit.plan import Plan, Private
+from patchmi.audit.plan import Private
 from patchmi.audit.scores import Arm
 from patchmi.machine import seeded
 from patchmi.target import Target, answers
@@ -12,19 +12,19 @@ CONTROL_COUNT = 100
 """Images of each class in a control."""
 
 
-def random_arm(target: Target) -> Arm:
+def random_arm(class_count: int, image_shape: tuple[int, ...]) -> Arm:
     """Uniform noise in every pixel."""
-    labels = torch.arange(target.class_count).repeat_interleave(CONTROL_COUNT)
+    labels = torch.arange(class_count).repeat_interleave(CONTROL_COUNT)
     with seeded(0):
-        return _arm(torch.rand(len(labels), *target.image_shape), labels)
+        return _arm(torch.rand(len(labels), *image_shape), labels)
 
 
-def public_selected_arm(target: Target, plan: Plan) -> Arm:
+def public_selected_arm(target: Target, public: Images) -> Arm:
     """For each class the public images that the target is surest of: selection without optimisation."""
-    count = min(CONTROL_COUNT, len(plan.public.images))
-    confidence = answers(target, plan.public.images).softmax(dim=1)
+    count = min(CONTROL_COUNT, len(public))
+    confidence = answers(target, public).softmax(dim=1)
     best = confidence.topk(count, dim=0).indices.T.flatten()
-    return _arm(plan.public.images[best], torch.arange(target.class_count).repeat_interleave(count))
+    return _arm(public[best], torch.arange(target.class_count).repeat_interleave(count))
 
 
 def permuted_arm(attacked: Arm) -> Arm:

@@ -10,13 +10,21 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from patchmi import machine
 from patchmi.attacks import AbstractAttack
-from patchmi.audit.plan import Judge, Plan, Private
+from patchmi.audit.plan import Findings, Judge, Pictures, Plan, Private
 from patchmi.audit.stages import Attacked
+from patchmi.data import Source
 from patchmi.metrics import Estimate
 from patchmi.target import Target
+from patchmi.types import Access, Images
+from patchmi.verdict import Verdict
+
+UNKNOWN_PUBLIC = "some that were not declared"
+"""What the report calls the attacker's images where nobody said which they were."""
 
 NOT_TESTED = (
     ("Model inversion with class scores only", "in", "the target was audited white-box, which grants more"),
@@ -28,13 +36,13 @@ NOT_TESTED = (
 )
 
 
-def describe_target(target: Target, digest: str, accuracy: Estimate) -> dict[str, Any]:
-    """The result's `target`."""
+def describe_target(target: Target, digest: str, accuracy: Estimate | None) -> dict[str, Any]:
+    """The result's `target`; its accuracy is null where there are no held-out images."""
     return {
         "name": target.name,
         "architecture": target.architecture,
-        "accuracy": accuracy.value,
-        "accuracy_interval": asdict(accuracy),
+        "accuracy": None if accuracy is None else accuracy.value,
+        "accuracy_interval": None if accuracy is None else asdict(accuracy),
         "sha256": digest,
         "class_count": target.class_count,
         "image_shape": list(target.image_shape),
@@ -42,14 +50,28 @@ def describe_target(target: Target, digest: str, accuracy: Estimate) -> dict[str
     }
 
 
-def describe_judge(judge: Judge, accuracy: Estimate) -> dict[str, Any]:
-    """One entry of the result's `judges`."""
+def describe_unknown_target(class_names: tuple[str, ...], images: Images) -> dict[str, Any]:
+    """The result's `target` where only pictures were given."""
+    return {
+        "name": "a target that was not given",
+        "architecture": "unknown",
+        "accuracy": None,
+        "accuracy_interval": None,
+        "sha256": None,
+        "class_count": len(class_names),
+        "image_shape": list(images.shape[1:]),
+        "batch_norm_layers": 0,
+    }
+
+
+def describe_judge(judge: Judge, accuracy: Estimate | None) -> dict[str, Any]:
+    """One entry of the result's `judges`; its accuracy is null where there are no held-out images."""
     return {
         "name": judge.name,
         "architecture": judge.architecture,
         "trained_on": judge.trained_on,
-        "accuracy": accuracy.value,
-        "accuracy_interval": asdict(accuracy),
+        "accuracy": None if accuracy is None else accuracy.value,
+        "accuracy_interval": None if accuracy is None else asdict(accuracy),
     }
 
 
@@ -91,22 +113,33 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else repr(value)
 
 
-def describe_threat(plan: Plan, private: Private) -> dict[str, Any]:
-    """The result's `threat`."""
+def describe_threat(
+    public: Source | None, private: Private | None, *, access: Access, release_context: str
+) -> dict[str, Any]:
+    """The result's `threat`: what the attacker had.
+
+    Args:
+        public: The attacker's images; None where they are not known.
+        private: Compared with them, image by image.
+        access: What the attacker saw of the target.
+        release_context: Who can reach the target.
+    """
+    overlap = None
+    if public is not None and private is not None:
+        overlap = count_overlap(public.images, private.train_images)
     return {
-        "access": "white-box",
-        "public": plan.public.description,
-        "public_count": len(plan.public.images),
-        "release_context": plan.release_context,
-        "public_is_private_overlap": _overlap(plan, private),
+        "access": access,
+        "public": UNKNOWN_PUBLIC if public is None else public.description,
+        "public_count": 0 if public is None else len(public.images),
+        "release_context": release_context,
+        "public_is_private_overlap": overlap,
     }
 
 
-def _overlap(plan: Plan, private: Private) -> int:
-    """How many public images are, byte by byte, private ones too."""
-    known = {image.numpy().tobytes() for image in (private.train_images * 255).round().byte()}
-    public = (plan.public.images * 255).round().byte()
-    return sum(image.numpy().tobytes() in known for image in public)
+def count_overlap(public: Images, private: Float[Tensor, "private channels height width"]) -> int:
+    """How many public images are, in 8 bits, private ones too."""
+    known = {image.numpy().tobytes() for image in (private * 255).round().byte()}
+    return sum(image.numpy().tobytes() in known for image in (public * 255).round().byte())
 
 
 def describe_environment() -> dict[str, Any]:
@@ -123,14 +156,38 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
-def header(plan: Plan) -> dict[str, Any]:
-    """What identifies a result."""
+def header(command: str) -> dict[str, Any]:
+    """What identifies a result: form, time, version, the command that makes it again, and where it ran."""
     return {
         "schema": "patchmi.result/1",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "patchmi_version": version("patchmi"),
-        "command": plan.command,
+        "command": command,
         "environment": describe_environment(),
+    }
+
+
+def describe_findings(findings: Findings) -> dict[str, list[str]]:
+    """The result's `findings`."""
+    return {"target": list(findings.target), "images": list(findings.images)}
+
+
+def describe_verdict(decided: Verdict) -> dict[str, Any]:
+    """The result's `verdict`."""
+    return {"word": decided.word, "sentence": decided.sentence, "reasons": list(decided.reasons)}
+
+
+def describe_pictures(pictures: Pictures) -> dict[str, Any]:
+    """The result's `attack` where it was made elsewhere, at a cost that is not known."""
+    return {
+        "name": pictures.made_by,
+        "recipe": "unknown",
+        "config": {},
+        "steps": 0,
+        "seconds": 0.0,
+        "seeds": pictures.seeds.unique().tolist(),
+        "queries": {"forward": 0, "backward": 0, "images": 0},
+        "notes": ["The pictures were made elsewhere: steps, seconds and queries are not known, not zero."],
     }
 
 

@@ -1,15 +1,16 @@
 """The pictures that a report shows, chosen by rule and not by eye."""
 
 import json
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from patchmi.audit.plan import Plan, Private
-from patchmi.audit.scores import Arm, JudgedArm
-from patchmi.audit.stages import Attacked, to_bytes
-from patchmi.types import Images
+from patchmi.audit.plan import Private
+from patchmi.audit.scores import Arm
+from patchmi.audit.stages import to_bytes
+from patchmi.types import Images, Snapshot
 
 RANKS = (0, 25, 50, 75, 100)
 """Percentiles of the judges' mean confidence at which reconstructions are shown, the best first."""
@@ -20,33 +21,36 @@ Strips = UInt8[Tensor, "classes shown channels height width"]
 
 
 def gather_evidence(
-    *, attacked: JudgedArm, first_run: Attacked, untrained: Arm, noise: Arm, private: Private, plan: Plan
+    arms: Mapping[str, Arm],
+    *,
+    order: Float[Tensor, " pictures"],
+    class_count: int,
+    public: Images | None,
+    private: Private | None,
+    snapshots: tuple[Snapshot, ...],
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Arrays and metadata of `evidence.safetensors`.
 
     Args:
-        attacked: The reconstructions, judged.
-        first_run: The first seed's run, for its snapshots.
-        untrained: What the generator draws without the target.
-        noise: Random images.
+        arms: `attack`, and what there is of `untrained_attack` and `random`.
+        order: A value for each of the attack's pictures: in each class the highest comes first.
+        class_count: Number of classes.
+        public: The attacker's images.
         private: For held-out images, if they may be shown.
-        plan: For the public images.
+        snapshots: Of the first seed.
     """
-    class_count = len(private.class_names)
-    shown = _at_ranks(attacked.arm, attacked.confidence(), class_count)
-    arrays = {
-        "reconstructions": to_bytes(shown),
-        "nearest_public": to_bytes(_nearest(shown.flatten(0, 1), plan.public.images)).unflatten(
-            0, shown.shape[:2]
-        ),
-        "untrained": _first(untrained, class_count),
-        "noise": _first(noise, class_count),
-    }
-    if private.may_be_shown:
+    shown = _at_ranks(arms["attack"], order, class_count)
+    arrays = {"reconstructions": to_bytes(shown)}
+    if public is not None:
+        nearest = to_bytes(_nearest(shown.flatten(0, 1), public))
+        arrays["nearest_public"] = nearest.unflatten(0, shown.shape[:2])
+    for name, arm in (("untrained", "untrained_attack"), ("noise", "random")):
+        if arm in arms:
+            arrays[name] = _first(arms[arm], class_count)
+    if private is not None and private.may_be_shown:
         held_out = Arm(private.held_out_images, private.held_out_labels, private.held_out_labels)
         arrays["held_out"] = _first(held_out, class_count)
     metadata = {"ranks": json.dumps(RANKS)}
-    snapshots = first_run.reconstructions.snapshots
     if snapshots:
         first = [
             torch.stack([snapshot.images[snapshot.labels == label][0] for label in range(class_count)])

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from patchmi.attacks import AbstractAttack
 from patchmi.data import Source
-from patchmi.types import Images, Labels
+from patchmi.target import Target
+from patchmi.types import Access, Images, Labels
 from patchmi.verdict import Rule
 
 
@@ -37,6 +38,71 @@ class Judge:
 
 
 @dataclass(frozen=True)
+class Findings:
+    """What was noticed while the user's files were opened, in sentences for console and report."""
+
+    target: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+
+
+NO_FINDINGS = Findings()
+
+
+LabelledUntrained = tuple[Float[Tensor, "untrained channels height width"], Int[Tensor, " untrained"]]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Reconstructions that another tool made, to be scored.
+
+    Args:
+        images: Pixels in [0, 1].
+        labels: The class that each is meant to show.
+        seeds: The run that each is of; zeros where there was one.
+        class_names: One a class.
+        made_by: What the report calls the attack.
+        access: What the attack saw of its target.
+        public: What the attacker had, if it is known.
+        untrained: Images and labels of the same tool without its target, if there are some: a control.
+        release_context: Who can reach the target: `open-weights`, `public-api`, `internal`.
+        command: The command line that makes this result again.
+        rule: Thresholds of the verdict.
+        neighbours: k of precision, recall, density and coverage.
+
+    Raises:
+        ValueError: If a class has other than the same number of pictures in each run, or too few to measure.
+    """
+
+    images: Images
+    labels: Labels
+    seeds: Labels
+    class_names: tuple[str, ...]
+    made_by: str = "an attack made elsewhere"
+    access: Access = "white-box"
+    public: Source | None = None
+    untrained: LabelledUntrained | None = None
+    release_context: str = "internal"
+    command: str = "patchmi score"
+    rule: Rule = field(default_factory=Rule)
+    neighbours: int = 3
+
+    def __post_init__(self) -> None:
+        class_count = len(self.class_names)
+        for seed in self.seeds.unique().tolist():
+            counts = self.labels[self.seeds == seed].bincount(minlength=class_count).tolist()
+            if len(counts) > class_count or min(counts) != max(counts):
+                raise ValueError(
+                    f"run {seed} has {', '.join(map(str, counts))} pictures by class: give equally many of "
+                    f"each of {class_count} classes"
+                )
+            if counts[0] <= self.neighbours:
+                raise ValueError(
+                    f"{counts[0]} pictures of a class have no {self.neighbours} neighbours: give "
+                    f"{self.neighbours + 1} or more of each class"
+                )
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is to be done to the target, and by which rule it is judged.
 
@@ -50,6 +116,8 @@ class Plan:
         rule: Thresholds of the verdict.
         neighbours: k of precision, recall, density and coverage.
         checkpoint_seconds: Seconds between checkpoints of the attack.
+        reference: A model known to leak, the positive control: attacked in the same way, it must be exposed
+            before a failure against the target may count.
 
     Raises:
         ValueError: If there is no seed or one twice, or a class gets too few reconstructions to measure.
@@ -64,6 +132,7 @@ class Plan:
     rule: Rule = field(default_factory=Rule)
     neighbours: int = 3
     checkpoint_seconds: float = 15.0
+    reference: Target | None = None
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):

@@ -1,30 +1,26 @@
-"""The audit itself, from the attack to the report, in a run folder."""
+"""The audit itself, from the attack to the report, in a run folder; and scoring what was made elsewhere."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from patchmi import report, verdict
 from patchmi.audit import controls, document
+from patchmi.audit.assess import Assessment, assess
 from patchmi.audit.evidence import gather_evidence
-from patchmi.audit.plan import Judge, Plan, Private
-from patchmi.audit.scores import (
-    Arm,
-    JudgedArm,
-    arm_scores,
-    attack_scores,
-    class_scores,
-    confidence_floors,
-    judge_arm,
-    measure_fidelity,
-    nearest_ratio_interval,
-    snapshot_scores,
+from patchmi.audit.plan import NO_FINDINGS, Findings, Judge, Pictures, Plan, Private
+from patchmi.audit.scores import Arm, snapshot_scores
+from patchmi.audit.stages import (
+    Attacked,
+    attack_reference,
+    attack_target,
+    draw_without_target,
+    to_bytes,
+    write_reconstructions,
 )
-from patchmi.audit.stages import Attacked, attack_target, draw_without_target
-from patchmi.metrics import Estimate, cluster_interval, judge_agreement, lowest_agreement, top_k_hits
 from patchmi.runs import RunFolder, atomic_write
 from patchmi.target import Target, answers
 from patchmi.types import Progress, silent
@@ -37,9 +33,10 @@ def audit(
     *,
     target: Target,
     target_digest: str,
-    private: Private,
+    private: Private | None,
     judges: list[Judge],
     plan: Plan,
+    findings: Findings = NO_FINDINGS,
     progress: Progress = silent,
 ) -> Path:
     """Attack a target, judge what comes out beside the controls, and write result and report.
@@ -50,9 +47,11 @@ def audit(
         run: Where everything is kept.
         target: The classifier under attack.
         target_digest: SHA-256 of its file.
-        private: Its training images, and held-out ones; no attack sees them.
-        judges: At least one; the first one's features are compared. No attack sees them.
+        private: Its training images, and held-out ones; no attack sees them. None: nothing is compared with
+            them, and the verdict is INCONCLUSIVE at most.
+        judges: No attack sees them. None of them: target-only numbers, INCONCLUSIVE.
         plan: The attack, what it may use, and the rule of the verdict.
+        findings: What was noticed when the files were opened.
         progress: How to show how far each stage is.
 
     Returns:
@@ -60,83 +59,217 @@ def audit(
 
     Raises:
         ConfigChanged: The folder's attack was run on another target.
-        ValueError: There are fewer judges than the rule wants votes.
+        ValueError: There are judges, but fewer than the rule wants votes.
     """
-    if len(judges) < plan.rule.votes_needed:
+    run.pin_inputs({"target": {"sha256": target_digest}})
+    if 0 < len(judges) < plan.rule.votes_needed:
         raise ValueError(
             f"{verdict.counted(len(judges), 'judge')}, but a reconstruction needs the votes of "
             f"{plan.rule.votes_needed}: give more judges"
         )
-    run.pin_inputs({"target": {"sha256": target_digest}})
     runs = attack_target(run, target, plan, progress=progress)
     untrained = draw_without_target(run, target, plan, progress=progress)
     arms = {
         "attack": _joined(runs),
-        "random": controls.random_arm(target),
+        "random": controls.random_arm(target.class_count, target.image_shape),
         "untrained_attack": _joined([untrained]),
-        "public_selected": controls.public_selected_arm(target, plan),
-        "held_out": controls.held_out_arm(private),
+        "public_selected": controls.public_selected_arm(target, plan.public.images),
     }
-    arms["permuted_labels"] = controls.permuted_arm(arms["attack"])
-    votes_needed = plan.rule.votes_needed
-    floors = confidence_floors(judge_arm(arms["held_out"], judges, votes_needed=votes_needed))
-    judged = {
-        name: judge_arm(arm, judges, votes_needed=votes_needed, floors=floors) for name, arm in arms.items()
-    }
-    fidelity = measure_fidelity(judged["attack"], private, judges[0], plan, progress=progress)
-    target_hits = top_k_hits(answers(target, arms["attack"].images), arms["attack"].labels)
-    evidence = _evidence(judged, judges)
-    opinion = _decide(evidence, plan)
-
-    arrays, metadata = gather_evidence(
-        attacked=judged["attack"],
-        first_run=runs[0],
-        untrained=arms["untrained_attack"],
-        noise=arms["random"],
+    assessed = assess(
+        arms,
+        judges=judges,
         private=private,
-        plan=plan,
+        target=target,
+        class_names=target.class_names,
+        rule=plan.rule,
+        neighbours=plan.neighbours,
+        progress=progress,
+    )
+    arrays, metadata = gather_evidence(
+        arms,
+        order=_order(assessed, arms["attack"]),
+        class_count=target.class_count,
+        public=plan.public.images,
+        private=private,
+        snapshots=runs[0].reconstructions.snapshots,
     )
     run.write_tensors(EVIDENCE, arrays, metadata)
-    held_out = judged["held_out"]
-    target_accuracy = held_out.rates(top_k_hits(answers(target, held_out.arm.images), held_out.arm.labels))
-    exposed = verdict.exposed_classes(evidence, margin=plan.rule.margin)
-    result: dict[str, Any] = {
-        **document.header(plan),
-        "target": document.describe_target(target, target_digest, cluster_interval(target_accuracy)),
-        "threat": document.describe_threat(plan, private),
-        "attack": document.describe_attack(plan, runs),
-        "judges": [
-            document.describe_judge(judge, cluster_interval(top1))
-            for judge, top1 in zip(judges, held_out.top_k(), strict=True)
-        ],
-        "agreement": {
-            "judges": [judge.name for judge in judges],
-            "kappa": judge_agreement(judged["attack"].logits.argmax(dim=2)).tolist(),
+    decided, positive_control = _decide(
+        run, assessed, target, private=private, judges=judges, plan=plan, arms=arms, progress=progress
+    )
+    return _publish(
+        run,
+        {
+            **document.header(plan.command),
+            "target": document.describe_target(target, target_digest, assessed.target_accuracy),
+            "threat": document.describe_threat(
+                plan.public, private, access="white-box", release_context=plan.release_context
+            ),
+            "attack": document.describe_attack(plan, runs),
+            **assessed.numbers,
+            "history": _history(runs, judges, target, plan),
+            "findings": document.describe_findings(findings),
+            "positive_control": positive_control,
+            "verdict": document.describe_verdict(decided),
+            "not_tested": document.not_tested(),
         },
-        "extractor": f"penultimate features of the judge {judges[0].name}",
-        "neighbours": plan.neighbours,
-        "scores": _plain(attack_scores(judged["attack"], target_hits, fidelity)),
-        "controls": {name: _plain(arm_scores(one)) for name, one in judged.items() if name != "attack"},
-        "judge_scores": [
-            {"judge": judge.name, "arm": name, "top1": asdict(cluster_interval(top1))}
-            for name, one in judged.items()
-            for judge, top1 in zip(judges, one.top_k(), strict=True)
-        ],
-        "classes": [
-            {
-                "label": label,
-                "name": name,
-                **_plain(class_scores(judged["attack"], target_hits, fidelity, label=label)),
-                "exposed": bool(exposed[label]),
-            }
-            for label, name in enumerate(target.class_names)
-        ],
-        **_plain({"neighbours_ratio": nearest_ratio_interval(fidelity.nearest_ratio)}),
-        "history": _history(runs, judges, target, plan),
-        "verdict": {"word": opinion.word, "sentence": opinion.sentence, "reasons": list(opinion.reasons)},
-        "not_tested": document.not_tested(),
-        "artefacts": {name: run.digest(name) for name in _artefacts(run)},
+    )
+
+
+def score(
+    run: RunFolder,
+    pictures: Pictures,
+    *,
+    private: Private | None,
+    judges: list[Judge],
+    target: Target | None = None,
+    target_digest: str | None = None,
+    findings: Findings = NO_FINDINGS,
+    progress: Progress = silent,
+) -> Path:
+    """Judge pictures that another tool made, and write result and report.
+
+    Controls that need the attack itself are there only if their pictures were given; the verdict says so.
+
+    Args:
+        run: Where everything is kept.
+        pictures: The reconstructions, what is known of how they were made, and the rule of the verdict.
+        private: What the target was trained on, and held-out images.
+        judges: None or more, as in an audit.
+        target: For its own opinion and for the public images it likes best.
+        target_digest: SHA-256 of its file.
+        findings: What was noticed when the files were opened.
+        progress: How to show how far each stage is.
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        ValueError: There are judges, but fewer than the rule wants votes.
+    """
+    class_count = len(pictures.class_names)
+    arms = {
+        "attack": Arm(pictures.images, pictures.labels, pictures.seeds),
+        "random": controls.random_arm(class_count, pictures.images.shape[1:]),
     }
+    if pictures.untrained is not None:
+        images, labels = pictures.untrained
+        arms["untrained_attack"] = Arm(images, labels, torch.zeros_like(labels))
+    if target is not None and pictures.public is not None:
+        arms["public_selected"] = controls.public_selected_arm(target, pictures.public.images)
+    assessed = assess(
+        arms,
+        judges=judges,
+        private=private,
+        target=target,
+        class_names=pictures.class_names,
+        rule=pictures.rule,
+        neighbours=pictures.neighbours,
+        progress=progress,
+    )
+    tensors = {"images": to_bytes(pictures.images), "labels": pictures.labels, "seeds": pictures.seeds}
+    write_reconstructions(run, tensors, pictures.class_names)
+    arrays, metadata = gather_evidence(
+        arms,
+        order=_order(assessed, arms["attack"]),
+        class_count=class_count,
+        public=None if pictures.public is None else pictures.public.images,
+        private=private,
+        snapshots=(),
+    )
+    run.write_tensors(EVIDENCE, arrays, metadata)
+    circumstances = verdict.Circumstances(
+        access=pictures.access,
+        public=document.UNKNOWN_PUBLIC if pictures.public is None else pictures.public.description,
+        attacks=(pictures.made_by,),
+        budget="a budget that is not known",
+    )
+    return _publish(
+        run,
+        {
+            **document.header(pictures.command),
+            "target": document.describe_unknown_target(pictures.class_names, pictures.images)
+            if target is None or target_digest is None
+            else document.describe_target(target, target_digest, assessed.target_accuracy),
+            "threat": document.describe_threat(
+                pictures.public, private, access=pictures.access, release_context=pictures.release_context
+            ),
+            "attack": document.describe_pictures(pictures),
+            **assessed.numbers,
+            "history": [],
+            "findings": document.describe_findings(findings),
+            "positive_control": None,
+            "verdict": document.describe_verdict(_opinion(assessed.evidence, circumstances, pictures.rule)),
+            "not_tested": document.not_tested(),
+        },
+    )
+
+
+def _decide(
+    run: RunFolder,
+    assessed: Assessment,
+    target: Target,
+    *,
+    private: Private | None,
+    judges: list[Judge],
+    plan: Plan,
+    arms: dict[str, Arm],
+    progress: Progress,
+) -> tuple[verdict.Verdict, dict[str, Any] | None]:
+    """The verdict; and the positive control, which is run only where it can change it."""
+    circumstances = verdict.Circumstances(
+        access="white-box",
+        public=plan.public.description,
+        attacks=(type(plan.attack).__name__,),
+        budget=f"{verdict.counted(len(plan.seeds), 'seed')} on {target.class_count} classes",
+        reference_model=None if plan.reference is None else plan.reference.name,
+    )
+    decided = _opinion(assessed.evidence, circumstances, plan.rule)
+    if plan.reference is None or assessed.evidence is None or decided.word == "EXPOSED":
+        return decided, None
+    runs = attack_reference(run, plan, progress=progress)
+    reference = assess(
+        {
+            **arms,
+            "attack": _joined(runs),
+            "public_selected": controls.public_selected_arm(plan.reference, plan.public.images),
+        },
+        judges=judges,
+        private=private,
+        target=plan.reference,
+        class_names=target.class_names,
+        rule=plan.rule,
+        neighbours=plan.neighbours,
+        progress=progress,
+    )
+    exposed = _opinion(reference.evidence, circumstances, plan.rule).word == "EXPOSED"
+    evidence = replace(assessed.evidence, positive_control_exposed=exposed)
+    described = {
+        "name": plan.reference.name,
+        "exposed": exposed,
+        "consensus_top1": reference.numbers["scores"]["consensus_top1"],
+    }
+    return verdict.decide(evidence, circumstances=circumstances, rule=plan.rule), described
+
+
+def _opinion(
+    evidence: verdict.Evidence | None, circumstances: verdict.Circumstances, rule: verdict.Rule
+) -> verdict.Verdict:
+    if evidence is None:
+        return verdict.without_judges(circumstances)
+    return verdict.decide(evidence, circumstances=circumstances, rule=rule)
+
+
+def _order(assessed: Assessment, attack: Arm) -> Tensor:
+    """What the shown pictures are ranked by: the judges' mean confidence; without judges, their order."""
+    if "attack" in assessed.judged:
+        return assessed.judged["attack"].confidence()
+    return torch.arange(len(attack.labels), 0, -1).double()
+
+
+def _publish(run: RunFolder, result: dict[str, Any]) -> Path:
+    """Write the result with the digests of what it stands on, and the report."""
+    result["artefacts"] = {name: run.digest(name) for name in _artefacts(run)}
     atomic_write(run.path(RESULT), report.result_bytes(result))
     return report.write_report(run.folder)
 
@@ -151,32 +284,9 @@ def _joined(runs: list[Attacked]) -> Arm:
     )
 
 
-def _evidence(judged: dict[str, JudgedArm], judges: list[Judge]) -> verdict.Evidence:
-    """What the verdict's rule asks about."""
-    predictions = judged["attack"].logits.argmax(dim=2)
-    return verdict.Evidence(
-        attack=judged["attack"].consensus(),
-        controls={name: judged[name].consensus() for name in verdict.CONTROLS},
-        held_out=judged["held_out"].consensus().mean(dim=0),
-        judge_kappa=lowest_agreement(predictions) if len(judges) > 1 else float("nan"),
-        judge_count=len(judges),
-        positive_control_exposed=None,
-    )
-
-
-def _decide(evidence: verdict.Evidence, plan: Plan) -> verdict.Verdict:
-    circumstances = verdict.Circumstances(
-        access="white-box",
-        public=plan.public.description,
-        attacks=(type(plan.attack).__name__,),
-        budget=f"{verdict.counted(len(plan.seeds), 'seed')} on {evidence.attack.shape[1]} classes",
-    )
-    return verdict.decide(evidence, circumstances=circumstances, rule=plan.rule)
-
-
 def _history(
     runs: list[Attacked], judges: list[Judge], target: Target, plan: Plan
-) -> list[dict[str, float | int]]:
+) -> list[dict[str, float | int | None]]:
     return [
         {
             "seed": seed,
@@ -193,7 +303,3 @@ def _artefacts(run: RunFolder) -> list[str]:
     """Every file of the run that its result stands on."""
     files = (path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*.safetensors"))
     return sorted(name for name in files if not name.startswith("checkpoint/"))
-
-
-def _plain(scores: Mapping[str, Estimate | float | None]) -> dict[str, Any]:
-    return {name: asdict(score) if isinstance(score, Estimate) else score for name, score in scores.items()}

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchmi.audit.plan import Judge, Plan, Private
+from patchmi.audit.plan import Judge, Private
 from patchmi.metrics import (
     Estimate,
     class_means,
@@ -18,8 +18,10 @@ from patchmi.metrics import (
     consensus_hits,
     extract_features,
     frechet_distance,
+    has_features,
     neighbour_ratio,
     prdc_by_class,
+    predict_logits,
     student_accuracy,
     top_k_hits,
     worst_class,
@@ -27,6 +29,34 @@ from patchmi.metrics import (
 from patchmi.types import Features, Images, Labels, Progress, Snapshot
 
 Rates = Float[Tensor, "seeds classes"]
+
+SCORES = (
+    "judge_top1",
+    "consensus_top1",
+    "judge_top5",
+    "confidence",
+    "worst_class_top1",
+    "target_top1",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "frechet_distance",
+    "student_accuracy",
+)
+"""The contract's scores, in the order in which a result holds them."""
+CLASS_SCORES = (
+    "judge_top1",
+    "consensus_top1",
+    "confidence",
+    "target_top1",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "nearest_ratio",
+)
+"""The same of a class."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +67,14 @@ class Arm:
     labels: Labels
     seeds: Labels
 
+    def rates(self, values: Tensor, class_count: int) -> Rates:
+        """Mean of one value an image, for each seed and class."""
+        classes = torch.arange(class_count)
+        own = [self.seeds == seed for seed in self.seeds.unique()]
+        return torch.stack(
+            [class_means(values[seed], labels=self.labels[seed], classes=classes) for seed in own]
+        )
+
 
 @dataclass(frozen=True)
 class JudgedArm:
@@ -44,26 +82,15 @@ class JudgedArm:
 
     arm: Arm
     logits: Float[Tensor, "judges n classes"]
-    features: Features
-    """Of the first judge."""
+    features: Features | None
+    """Of the judge whose features are compared; None if no judge has features."""
     votes_needed: int
     floors: Float[Tensor, " judges"] | None = None
     """Each judge's least confidence for a vote to count; None counts every vote."""
 
     def rates(self, values: Tensor) -> Rates:
         """Mean of one value an image, for each seed and class."""
-        classes = torch.arange(self.logits.shape[2])
-        seeds = self.arm.seeds.unique()
-        return torch.stack(
-            [
-                class_means(
-                    values[self.arm.seeds == seed],
-                    labels=self.arm.labels[self.arm.seeds == seed],
-                    classes=classes,
-                )
-                for seed in seeds
-            ]
-        )
+        return self.arm.rates(values, self.logits.shape[2])
 
     def top_k(self, k: int = 1) -> Float[Tensor, "judges seeds classes"]:
         """Each judge's top-k accuracy for each seed and class."""
@@ -84,9 +111,20 @@ def judge_arm(
     arm: Arm, judges: list[Judge], *, votes_needed: int, floors: Float[Tensor, " judges"] | None = None
 ) -> JudgedArm:
     """Show an arm's images to every judge."""
-    answers = [extract_features(judge.model, arm.images) for judge in judges]
-    logits = torch.stack([logits for _, logits in answers])
-    return JudgedArm(arm, logits, answers[0][0], votes_needed, floors)
+    extractor = find_extractor(judges, arm.images)
+    answers = [
+        extract_features(judge.model, arm.images)
+        if judge is extractor
+        else (None, predict_logits(judge.model, arm.images))
+        for judge in judges
+    ]
+    features = next((features for features, _ in answers if features is not None), None)
+    return JudgedArm(arm, torch.stack([logits for _, logits in answers]), features, votes_needed, floors)
+
+
+def find_extractor(judges: list[Judge], images: Images) -> Judge | None:
+    """The first judge that ends in a linear layer, whose input is a space to compare pictures in."""
+    return next((judge for judge in judges if has_features(judge.model, images)), None)
 
 
 def confidence_floors(held_out: JudgedArm) -> Float[Tensor, " judges"]:
@@ -115,25 +153,34 @@ class Fidelity:
 
 
 def measure_fidelity(
-    attacked: JudgedArm, private: Private, extractor: Judge, plan: Plan, *, progress: Progress
+    attacked: JudgedArm,
+    private: Private,
+    extractor: Judge,
+    *,
+    neighbours: int,
+    progress: Progress,
 ) -> Fidelity:
     """Compare reconstructions with private images in the features of one judge.
 
+    As many real images of each class are used as there are reconstructions of it, or all there are.
+
     Args:
-        attacked: The reconstructions, judged by `extractor` first.
+        attacked: The reconstructions, judged, with the features of `extractor`.
         private: Real images.
         extractor: The judge whose features are compared.
-        plan: For k, and how many real images of each class are used: as many as reconstructions.
+        neighbours: k of precision, recall, density and coverage.
         progress: How to show how far the students are.
     """
+    assert attacked.features is not None
     train, _ = extract_features(extractor.model, private.train_images)
     held_out, _ = extract_features(extractor.model, private.held_out_images)
     arm, class_count = attacked.arm, len(private.class_names)
     classes = torch.arange(class_count)
-    first = torch.cat(
-        [(private.train_labels == label).nonzero()[: plan.count_per_class, 0] for label in range(class_count)]
-    )
     seeds = [arm.seeds == seed for seed in arm.seeds.unique()]
+    shown_count = len(arm.labels) // (class_count * len(seeds))
+    first = torch.cat(
+        [(private.train_labels == label).nonzero()[:shown_count, 0] for label in range(class_count)]
+    )
     clouds = torch.stack(
         [
             prdc_by_class(
@@ -142,7 +189,7 @@ def measure_fidelity(
                 fake=attacked.features[seed],
                 fake_labels=arm.labels[seed],
                 classes=classes,
-                neighbours=plan.neighbours,
+                neighbours=neighbours,
             )
             for seed in seeds
         ]
@@ -201,46 +248,73 @@ def _frechet_interval(
     return Estimate(value=value, low=max(0.0, value - 1.96 * error), high=value + 1.96 * error, n=n)
 
 
-def attack_scores(attacked: JudgedArm, target_hits: Tensor, fidelity: Fidelity) -> dict[str, Estimate]:
-    """Every score of the contract for the reconstructions."""
-    top1 = attacked.top_k().mean(dim=0)
-    clouds = fidelity.prdc.unbind(dim=2)
-    image_count = len(attacked.arm.labels) // top1.numel()
-    worst = worst_class(top1, classes=torch.arange(top1.shape[1]), image_count=image_count)
-    return {
-        **arm_scores(attacked),
-        "judge_top5": cluster_interval(attacked.top_k(5).mean(dim=0)),
-        "confidence": cluster_interval(attacked.rates(attacked.confidence())),
-        "worst_class_top1": worst.rate,
-        "target_top1": cluster_interval(attacked.rates(target_hits)),
-        "precision": cluster_interval(clouds[0]),
-        "recall": cluster_interval(clouds[1]),
-        "density": cluster_interval(clouds[2], bounds=(0.0, math.inf)),
-        "coverage": cluster_interval(clouds[3]),
-        "frechet_distance": fidelity.frechet,
-        "student_accuracy": cluster_interval(fidelity.student),
-    }
+def attack_scores(
+    attacked: JudgedArm | None, target_rates: Rates | None, fidelity: Fidelity | None
+) -> dict[str, Estimate | None]:
+    """Every score of the contract for the reconstructions; None where what it takes is not there.
+
+    Args:
+        attacked: The reconstructions, judged; None without judges.
+        target_rates: Share of them that the target takes for their class; None without target.
+        fidelity: None without private images, or without a judge that has features.
+    """
+    scores: dict[str, Estimate | None] = dict.fromkeys(SCORES)
+    if attacked is not None:
+        top1 = attacked.top_k().mean(dim=0)
+        image_count = len(attacked.arm.labels) // top1.numel()
+        worst = worst_class(top1, classes=torch.arange(top1.shape[1]), image_count=image_count)
+        scores |= {
+            **arm_scores(attacked),
+            "judge_top5": cluster_interval(attacked.top_k(5).mean(dim=0)),
+            "confidence": cluster_interval(attacked.rates(attacked.confidence())),
+            "worst_class_top1": worst.rate,
+        }
+    if target_rates is not None:
+        scores["target_top1"] = cluster_interval(target_rates)
+    if fidelity is not None:
+        clouds = fidelity.prdc.unbind(dim=2)
+        scores |= {
+            "precision": cluster_interval(clouds[0]),
+            "recall": cluster_interval(clouds[1]),
+            "density": cluster_interval(clouds[2], bounds=(0.0, math.inf)),
+            "coverage": cluster_interval(clouds[3]),
+            "frechet_distance": fidelity.frechet,
+            "student_accuracy": cluster_interval(fidelity.student),
+        }
+    return scores
 
 
 def class_scores(
-    attacked: JudgedArm, target_hits: Tensor, fidelity: Fidelity, *, label: int
+    attacked: JudgedArm | None,
+    target_rates: Rates | None,
+    fidelity: Fidelity | None,
+    *,
+    label: int,
+    image_count: int,
 ) -> dict[str, Estimate | float | None]:
-    """The scores of one class; rates with exact intervals over its images."""
-    top1 = attacked.top_k().mean(dim=(0, 1))[label]
-    image_count = int((attacked.arm.labels == label).sum())
-    precision, recall, density, coverage = fidelity.prdc.mean(dim=0)[label].tolist()
-    ratio = float(fidelity.nearest_ratio[label])
-    return {
-        "judge_top1": share_of(float(top1), image_count),
-        "consensus_top1": share_of(float(attacked.consensus().mean(dim=0)[label]), image_count),
-        "confidence": float(attacked.rates(attacked.confidence()).mean(dim=0)[label]),
-        "target_top1": share_of(float(attacked.rates(target_hits).mean(dim=0)[label]), image_count),
-        "precision": precision,
-        "recall": recall,
-        "density": density,
-        "coverage": coverage,
-        "nearest_ratio": ratio if math.isfinite(ratio) else None,
-    }
+    """The scores of one class, None where what they take is not there; rates with exact intervals.
+
+    Args:
+        attacked: The reconstructions, judged.
+        target_rates: Share of them that the target takes for their class.
+        fidelity: How near they come to the private images.
+        label: The class.
+        image_count: Reconstructions of it, of all seeds.
+    """
+    scores: dict[str, Estimate | float | None] = dict.fromkeys(CLASS_SCORES)
+    if attacked is not None:
+        top1 = attacked.top_k().mean(dim=(0, 1))[label]
+        scores["judge_top1"] = share_of(float(top1), image_count)
+        scores["consensus_top1"] = share_of(float(attacked.consensus().mean(dim=0)[label]), image_count)
+        scores["confidence"] = float(attacked.rates(attacked.confidence()).mean(dim=0)[label])
+    if target_rates is not None:
+        scores["target_top1"] = share_of(float(target_rates.mean(dim=0)[label]), image_count)
+    if fidelity is not None:
+        names = ("precision", "recall", "density", "coverage")
+        scores |= dict(zip(names, fidelity.prdc.mean(dim=0)[label].tolist(), strict=True))
+        ratio = float(fidelity.nearest_ratio[label])
+        scores["nearest_ratio"] = ratio if math.isfinite(ratio) else None
+    return scores
 
 
 def nearest_ratio_interval(ratios: Float[Tensor, " classes"]) -> Estimate | None:
@@ -254,14 +328,14 @@ def share_of(share: float, count: int) -> Estimate:
     return Estimate(value=share, low=min(exact.low, share), high=max(exact.high, share), n=count)
 
 
-def snapshot_scores(snapshot: Snapshot, judges: list[Judge], target_logits: Tensor) -> dict[str, float]:
+def snapshot_scores(
+    snapshot: Snapshot, judges: list[Judge], target_logits: Tensor
+) -> dict[str, float | None]:
     """Judges' and target's opinion of what an attack would have answered at one step."""
-    arm = Arm(snapshot.images, snapshot.labels, torch.zeros_like(snapshot.labels))
-    judged = judge_arm(arm, judges, votes_needed=1)
-    top1 = judged.top_k().mean(dim=(0, 1))
     target_top1 = top_k_hits(target_logits, snapshot.labels).double().mean()
-    return {
-        "judge_top1": float(top1.mean()),
-        "worst_class_top1": float(top1.min()),
-        "target_top1": float(target_top1),
-    }
+    scores: dict[str, float | None] = dict.fromkeys(("judge_top1", "worst_class_top1"))
+    if judges:
+        arm = Arm(snapshot.images, snapshot.labels, torch.zeros_like(snapshot.labels))
+        top1 = judge_arm(arm, judges, votes_needed=1).top_k().mean(dim=(0, 1))
+        scores = {"judge_top1": float(top1.mean()), "worst_class_top1": float(top1.min())}
+    return {**scores, "target_top1": float(target_top1)}

@@ -1,6 +1,7 @@
 """The stages of an audit that compute for long: each leaves a file in the run folder and is not run twice."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
@@ -121,9 +122,27 @@ def attack_target(run: RunFolder, target: Target, plan: Plan, *, progress: Progr
             "labels": torch.cat([one.reconstructions.labels for one in done]),
             "seeds": torch.cat([one.reconstructions.seeds for one in done]),
         }
-        metadata = {"class_names": json.dumps(target.class_names), "patchmi_version": version("patchmi")}
-        run.write_tensors(RECONSTRUCTIONS, tensors, metadata)
+        write_reconstructions(run, tensors, target.class_names)
     return done
+
+
+def write_reconstructions(
+    run: RunFolder, tensors: Mapping[str, Tensor], class_names: tuple[str, ...]
+) -> None:
+    """Write the contract's file from `images`, `labels` and `seeds`."""
+    metadata = {"class_names": json.dumps(class_names), "patchmi_version": version("patchmi")}
+    run.write_tensors(RECONSTRUCTIONS, tensors, metadata)
+
+
+def attack_reference(run: RunFolder, plan: Plan, *, progress: Progress) -> list[Attacked]:
+    """The positive control: the same attack, once for each seed, on the model that is known to leak."""
+    assert plan.reference is not None
+    return [
+        _attack(
+            run, f"reference/seed-{seed}", plan.attack, plan.reference, plan, seed=seed, progress=progress
+        )
+        for seed in plan.seeds
+    ]
 
 
 def draw_without_target(run: RunFolder, target: Target, plan: Plan, *, progress: Progress) -> Attacked:

@@ -13,7 +13,7 @@ from patchmi.metrics.accuracy import (
     top_k_hits,
     worst_class,
 )
-from patchmi.metrics.features import extract_features
+from patchmi.metrics.features import extract_features, has_features, predict_logits
 from patchmi.metrics.frechet import frechet_distance
 from patchmi.metrics.intervals import (
     Estimate,
@@ -41,6 +41,7 @@ __all__ = [
     "difference_interval",
     "extract_features",
     "frechet_distance",
+    "has_features",
     "judge_agreement",
     "lowest_agreement",
     "nearest_ball_prdc",
@@ -48,6 +49,7 @@ __all__ = [
     "neighbour_ratio",
     "prdc",
     "prdc_by_class",
+    "predict_logits",
     "student_accuracy",
     "top_k_accuracy",
     "top_k_hits",

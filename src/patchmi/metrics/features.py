@@ -1,5 +1,7 @@
 """Penultimate activations of a classifier: the space in which reconstructions are compared with reality."""
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -24,8 +26,6 @@ def extract_features(model: nn.Module, images: Images, batch_size: int = 256) ->
     """
     if images.shape[0] == 0:
         raise ValueError("features need at least one image")
-    device = next((parameter.device for parameter in model.parameters()), images.device)
-    was_training = {module: module.training for module in model.modules()}
     inputs: dict[str, tuple[nn.Linear, Tensor]] = {}
 
     def remember(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -39,19 +39,48 @@ def extract_features(model: nn.Module, images: Images, batch_size: int = 256) ->
     ]
     features, logits = [], []
     try:
-        model.eval()
-        with torch.no_grad():
-            for batch in images.split(batch_size):
-                inputs.clear()
-                batch_logits = model(batch.to(device))
-                features.append(_penultimate(inputs, batch_logits).float().cpu())
-                logits.append(batch_logits.float().cpu())
+        for batch_logits in _answers(model, images, batch_size):
+            features.append(_penultimate(inputs, batch_logits).float().cpu())
+            logits.append(batch_logits.float().cpu())
+            inputs.clear()
     finally:
         for hook in hooks:
             hook.remove()
+    return torch.cat(features), torch.cat(logits)
+
+
+def predict_logits(model: nn.Module, images: Images, batch_size: int = 256) -> Logits:
+    """Logits of every image, on the CPU in float32, asked for as `extract_features` asks.
+
+    Args:
+        model: A classifier: images to logits.
+        images: Pixels in [0, 1]; at least one.
+        batch_size: Images per forward pass.
+    """
+    return torch.cat([logits.float().cpu() for logits in _answers(model, images, batch_size)])
+
+
+def has_features(model: nn.Module, images: Images) -> bool:
+    """Whether `extract_features` finds the linear layer that makes the logits; asked with the first image."""
+    try:
+        extract_features(model, images[:1])
+    except ValueError:
+        return False
+    return True
+
+
+def _answers(model: nn.Module, images: Images, batch_size: int) -> Iterator[Logits]:
+    """Logits of each batch in evaluation mode, without gradients; the mode is put back in the end."""
+    device = next((parameter.device for parameter in model.parameters()), images.device)
+    was_training = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        for batch in images.split(batch_size):
+            with torch.no_grad():
+                yield model(batch.to(device))
+    finally:
         for module, training in was_training.items():
             module.training = training
-    return torch.cat(features), torch.cat(logits)
 
 
 def _penultimate(

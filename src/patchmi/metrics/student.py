@@ -12,7 +12,7 @@ from torch import Tensor
 
 from patchmi.machine import seeded
 from patchmi.metrics.accuracy import class_means
-from patchmi.metrics.features import extract_features
+from patchmi.metrics.features import predict_logits
 from patchmi.networks import ARCHITECTURES
 from patchmi.target import Training, train_classifier
 from patchmi.types import Images, Labels, Progress, silent
@@ -57,6 +57,5 @@ def student_accuracy(
         progress=progress,
         description="Training a student on the reconstructions",
     )
-    _, logits = extract_features(student, held_out_images)
-    hits = logits.argmax(dim=1) == held_out_labels
+    hits = predict_logits(student, held_out_images).argmax(dim=1) == held_out_labels
     return class_means(hits, labels=held_out_labels, classes=torch.arange(class_count))

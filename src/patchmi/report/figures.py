@@ -93,9 +93,12 @@ def class_forest(result: Result) -> str:
         result: a valid result.
 
     Returns:
-        An `<svg>` element.
+        An `<svg>` element; empty where no judge looked.
     """
-    classes = sorted(result["classes"], key=lambda entry: (-entry["judge_top1"]["low"], entry["label"]))
+    judged = [entry for entry in result["classes"] if entry["judge_top1"]]
+    if not judged:
+        return ""
+    classes = sorted(judged, key=lambda entry: (-entry["judge_top1"]["low"], entry["label"]))
     named = len(classes) <= _ROWS_NAMED
     height = 0.7 + (0.2 if named else 0.045) * len(classes)
 

@@ -155,8 +155,8 @@ def _reached(classes: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _lowest(classes: list[dict[str, Any]]) -> int | None:
-    """Where the class with the lowest judge top-1 stands; None where all are equal."""
-    success = [(entry["judge_top1"]["value"], entry["judge_top1"]["low"]) for entry in classes]
+    """Where the class with the lowest judge top-1 stands; None where all are equal, or none was judged."""
+    success = [(one["value"], one["low"]) for entry in classes if (one := entry["judge_top1"])]
     return success.index(min(success)) if len({value for value, _ in success}) > 1 else None
 
 
