@@ -74,21 +74,17 @@ def assess(
             f"{verdict.counted(len(judges), 'judge')}, but a reconstruction needs the votes of "
             f"{rule.votes_needed}: give more judges"
         )
-    class_count = len(class_names)
-    arms = {**arms, "permuted_labels": controls.permuted_arm(arms["attack"])}
-    if private is not None:
-        arms["held_out"] = controls.held_out_arm(private)
-    judged = _judge(arms, judges, rule) if judges else {}
+    judged = judge_arms(arms, judges, private=private, rule=rule) if judges else {}
     attacked = judged.get("attack")
     extractor = find_extractor(judges, arms["attack"].images)
     fidelity = None
     if private is not None and extractor is not None and attacked is not None:
         fidelity = measure_fidelity(attacked, private, extractor, neighbours=neighbours, progress=progress)
     target_rates = None if target is None else _target_rates(target, arms["attack"])
-    evidence = _evidence(judged) if judged else None
+    evidence = gather_rates(judged) if judged else None
     scores = attack_scores(attacked, target_rates, fidelity)
     exposed = None if evidence is None else verdict.exposed_classes(evidence, margin=rule.margin).tolist()
-    image_count = len(arms["attack"].labels) // class_count
+    image_count = len(arms["attack"].labels) // len(class_names)
     ratio = None if fidelity is None else nearest_ratio_interval(fidelity.nearest_ratio)
     numbers = {
         "judges": _describe_judges(judges, judged),
@@ -120,21 +116,23 @@ def assess(
     return Assessment(judged, evidence, _accuracy(target, private), numbers)
 
 
-def plain(scores: Mapping[str, Estimate | float | None]) -> dict[str, Any]:
-    """Scores as JSON."""
-    return {name: asdict(score) if isinstance(score, Estimate) else score for name, score in scores.items()}
+def judge_arms(
+    arms: dict[str, Arm], judges: list[Judge], *, private: Private | None, rule: verdict.Rule
+) -> dict[str, JudgedArm]:
+    """Every arm judged, with permuted labels and, where there are private images, held-out ones beside them.
 
-
-def _judge(arms: dict[str, Arm], judges: list[Judge], rule: verdict.Rule) -> dict[str, JudgedArm]:
-    """Every arm judged, each judge at least as sure as it is of 95 % of real images where there are some."""
+    A vote counts if the judge is at least as sure as it is of 95 % of the held-out images.
+    """
+    arms = {**arms, "permuted_labels": controls.permuted_arm(arms["attack"])}
     needed = rule.votes_needed
     floors = None
-    if "held_out" in arms:
+    if private is not None:
+        arms["held_out"] = controls.held_out_arm(private)
         floors = confidence_floors(judge_arm(arms["held_out"], judges, votes_needed=needed))
     return {name: judge_arm(arm, judges, votes_needed=needed, floors=floors) for name, arm in arms.items()}
 
 
-def _evidence(judged: dict[str, JudgedArm]) -> verdict.Evidence:
+def gather_rates(judged: dict[str, JudgedArm]) -> verdict.Evidence:
     """What the verdict's rule asks about."""
     predictions = judged["attack"].logits.argmax(dim=2)
     judge_count = len(predictions)
@@ -146,6 +144,11 @@ def _evidence(judged: dict[str, JudgedArm]) -> verdict.Evidence:
         judge_count=judge_count,
         positive_control_exposed=None,
     )
+
+
+def plain(scores: Mapping[str, Estimate | float | None]) -> dict[str, Any]:
+    """Scores as JSON."""
+    return {name: asdict(score) if isinstance(score, Estimate) else score for name, score in scores.items()}
 
 
 def _target_rates(target: Target, arm: Arm) -> Rates:

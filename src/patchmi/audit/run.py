@@ -1,6 +1,6 @@
 """The audit itself, from the attack to the report, in a run folder; and scoring what was made elsewhere."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from patchmi import report, verdict
 from patchmi.audit import controls, document
-from patchmi.audit.assess import Assessment, assess
+from patchmi.audit.assess import Assessment, assess, gather_rates, judge_arms
 from patchmi.audit.evidence import gather_evidence
 from patchmi.audit.plan import NO_FINDINGS, Findings, Judge, Pictures, Plan, Private
 from patchmi.audit.scores import Arm, snapshot_scores
@@ -21,6 +21,7 @@ from patchmi.audit.stages import (
     to_bytes,
     write_reconstructions,
 )
+from patchmi.metrics import cluster_interval
 from patchmi.runs import RunFolder, atomic_write
 from patchmi.target import Target, answers
 from patchmi.types import Progress, silent
@@ -228,26 +229,18 @@ def _decide(
     if plan.reference is None or assessed.evidence is None or decided.word == "EXPOSED":
         return decided, None
     runs = attack_reference(run, plan, progress=progress)
-    reference = assess(
-        {
-            **arms,
-            "attack": _joined(runs),
-            "public_selected": controls.public_selected_arm(plan.reference, plan.public.images),
-        },
-        judges=judges,
-        private=private,
-        target=plan.reference,
-        class_names=target.class_names,
-        rule=plan.rule,
-        neighbours=plan.neighbours,
-        progress=progress,
-    )
-    exposed = _opinion(reference.evidence, circumstances, plan.rule).word == "EXPOSED"
+    arms = {
+        **arms,
+        "attack": _joined(runs),
+        "public_selected": controls.public_selected_arm(plan.reference, plan.public.images),
+    }
+    reference = gather_rates(judge_arms(arms, judges, private=private, rule=plan.rule))
+    exposed = _opinion(reference, circumstances, plan.rule).word == "EXPOSED"
     evidence = replace(assessed.evidence, positive_control_exposed=exposed)
     described = {
         "name": plan.reference.name,
         "exposed": exposed,
-        "consensus_top1": reference.numbers["scores"]["consensus_top1"],
+        "consensus_top1": asdict(cluster_interval(reference.attack)),
     }
     return verdict.decide(evidence, circumstances=circumstances, rule=plan.rule), described
 
