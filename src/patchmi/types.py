@@ -3,7 +3,7 @@
 Images at every boundary are float, N×C×H×W, range [0, 1]; networks normalise inside.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +43,15 @@ def silent(steps: Iterable[int], description: str) -> Iterable[int]:
     """The progress that shows nothing."""
     del description
     return steps
+
+
+Observer = Callable[[int, Mapping[str, float]], None]
+"""Is told the losses of a step, by name, now and then while an attack runs."""
+
+
+def unobserved(step: int, losses: Mapping[str, float]) -> None:
+    """The observer that takes no notice; who passes it spends no time on losses."""
+    del step, losses
 
 
 @dataclass(frozen=True)

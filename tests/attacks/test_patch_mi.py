@@ -292,7 +292,8 @@ def test_in_a_step_the_discriminators_go_first_and_learn_from_nothing_but_patche
 
 @pytest.mark.parametrize("weight", ["attack_weight", "batch_norm_weight", "diversity_weight", "prior_weight"])
 def test_every_term_has_a_say_in_the_generator_s_step(tmp_path, weight):
-    without = first_step(tmp_path / "without", **{weight: 0.0})
+    # Hardly any weight instead of none: then nothing else is different, not even what is drawn at random.
+    without = first_step(tmp_path / "without", **{weight: 1e-12})
     assert not same(first_step(tmp_path / "full")["generator"], without["generator"])
 
 
@@ -366,6 +367,51 @@ def test_snapshots_are_taken_at_the_documented_shares_and_at_the_end(step_count,
     seconds = [snapshot.seconds for snapshot in made.snapshots]
     assert seconds == sorted(seconds)
     assert 0 < seconds[0] < seconds[-1]  # the public images were looked at before the first step
+
+
+def losses_of(attack: PatchMI, target: Target | None = None) -> dict[int, dict[str, float]]:
+    """What an observer of the attack hears, by step."""
+    heard: dict[int, dict[str, float]] = {}
+    answer(attack, target, observe=lambda step, losses: heard.update({step: dict(losses)}))
+    return heard
+
+
+def test_an_observer_hears_every_ten_steps_of_each_term_that_has_a_say():
+    recipe = thin("default", **TWO_STUDENTS, prior_share=0.5, batch_size=8)
+    heard = losses_of(PatchMI(recipe, step_count=21))
+    of_the_prior = {"prior", "discriminator", "diversity", "seconds"}
+    of_the_target = {"attack", "batch_norm", "students"}
+    assert {step: set(losses) for step, losses in heard.items()} == {
+        0: of_the_prior,
+        10: of_the_prior,  # the last step of the head start
+        20: of_the_prior | of_the_target,
+    }
+    assert 0 < heard[0]["seconds"] < heard[10]["seconds"] < heard[20]["seconds"]
+    silent = losses_of(PatchMI(recipe, step_count=21, students=False, batch_norm=False, diversity=False))
+    assert set(silent[20]) == {"prior", "discriminator", "attack", "seconds"}
+
+
+def test_the_steps_of_one_generator_after_the_other_are_counted_on():
+    recipe = thin("paper-emnist", public_views=None, batch_size=4)
+    heard = losses_of(PatchMI(recipe, step_count=11))
+    assert [*heard] == [0, 10, 11, 21]
+    assert set(heard[0]) == {"prior", "discriminator", "attack", "code", "seconds"}
+
+
+class Undecided(torch.nn.Module):
+    """A target that gives every one of five classes the same share."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (0 * images.flatten(1)[:, :1]).expand(-1, 5)
+
+
+def test_the_losses_heard_are_those_of_the_equations_without_their_weights():
+    target = Target(Undecided(), class_names=tuple("abcde"), image_shape=(1, 16, 16))
+    # Discriminators that have learnt nothing yet, and of a tiny step, are undecided too: log 2, twice.
+    heard = losses_of(PatchMI(thin("default", learning_rate=1e-9), step_count=1, precision="float32"), target)
+    assert heard[0]["attack"] == pytest.approx(math.log(5))
+    assert heard[0]["discriminator"] == pytest.approx(2 * math.log(2), abs=0.2)
+    assert heard[0]["prior"] == pytest.approx(math.log(2), abs=0.2)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

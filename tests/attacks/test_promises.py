@@ -136,6 +136,28 @@ def test_the_public_images_leave_unchanged(name, target, public):
     assert torch.equal(public, before)
 
 
+def test_an_observer_hears_finite_losses_in_order_and_changes_neither_byte_nor_query(
+    name, reconstruct, target, public
+):
+    heard: list[tuple[int, dict[str, float]]] = []
+    door, unobserved = WhiteBox(target), WhiteBox(target)
+    short(name)(unobserved, public, count_per_class=COUNT)
+    made = short(name)(
+        door,
+        public,
+        count_per_class=COUNT,
+        observe=lambda step, losses: heard.append((step, dict(losses))),
+    )
+    assert content(made) == content(reconstruct(name))
+    assert door.queries == unobserved.queries
+    steps = [step for step, _ in heard]
+    assert steps == sorted(set(steps))
+    assert steps[0] == 0
+    numbers = [number for _, losses in heard for number in losses.values()]
+    assert numbers
+    assert all(isinstance(number, float) and np.isfinite(number) for number in numbers)
+
+
 def with_a_hole(images: torch.Tensor) -> torch.Tensor:
     holed = images.clone()
     holed[1, 0, 2, 3] = float("nan")

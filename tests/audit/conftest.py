@@ -14,7 +14,7 @@ from patchmi.audit import Judge, Plan, Private, audit
 from patchmi.data import Source
 from patchmi.runs import Checkpoint, open_run
 from patchmi.target import Target, WhiteBox
-from patchmi.types import Images, Progress, Reconstructions
+from patchmi.types import Images, Observer, Progress, Reconstructions
 
 NAMES = ("north-west", "north-east", "south-west", "south-east")
 
@@ -41,6 +41,7 @@ class Replay(AbstractAttack):
         seed: int,
         checkpoint: Checkpoint,
         progress: Progress,
+        observe: Observer,
     ) -> Reconstructions:
         images = torch.cat([self.draw(label, seed)[:count_per_class] for label in range(door.class_count)])
         labels = torch.arange(door.class_count).repeat_interleave(count_per_class)

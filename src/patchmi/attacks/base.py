@@ -9,7 +9,7 @@ import torch
 from patchmi.machine import seeded
 from patchmi.runs import NO_CHECKPOINT, Checkpoint
 from patchmi.target import WhiteBox
-from patchmi.types import Images, Progress, Reconstructions, silent
+from patchmi.types import Images, Observer, Progress, Reconstructions, silent, unobserved
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class AbstractAttack(ABC):
         seed: int = 0,
         checkpoint: Checkpoint = NO_CHECKPOINT,
         progress: Progress = silent,
+        observe: Observer = unobserved,
     ) -> Reconstructions:
         """Reconstruct every class of the target behind `door`.
 
@@ -36,6 +37,7 @@ class AbstractAttack(ABC):
             seed: Same seed, machine and thread count: same bytes.
             checkpoint: Where the attack keeps its state, and from where it goes on.
             progress: How to show how far it is.
+            observe: Is told the losses of every few steps; the reconstructions do not depend on it.
 
         Returns:
             Reconstructions in [0, 1], ordered by class.
@@ -58,6 +60,7 @@ class AbstractAttack(ABC):
                 seed=seed,
                 checkpoint=checkpoint,
                 progress=progress,
+                observe=observe,
             )
         images = result.images.detach().float().clamp(0, 1).cpu().contiguous()
         return Reconstructions(
@@ -78,5 +81,6 @@ class AbstractAttack(ABC):
         seed: int,
         checkpoint: Checkpoint,
         progress: Progress,
+        observe: Observer,
     ) -> Reconstructions:
         """The paper's algorithm."""

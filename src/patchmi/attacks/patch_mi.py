@@ -29,11 +29,13 @@ from patchmi.attacks.patch_mi_game import Game
 from patchmi.attacks.patch_mi_recipes import RECIPES, ClassPatchScale, PatchScale, Recipe, RecipeName
 from patchmi.runs import Checkpoint
 from patchmi.target import WhiteBox
-from patchmi.types import Images, Labels, Progress, Reconstructions, Snapshot
+from patchmi.types import Images, Labels, Observer, Progress, Reconstructions, Snapshot, unobserved
 from patchmi.views import IDENTITY
 
 SNAPSHOT_SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """Shares of the steps after which a snapshot is kept."""
+OBSERVED_EVERY = 10
+"""Steps from one report of the losses to the next."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ class PatchMI(AbstractAttack):
         seed: int,
         checkpoint: Checkpoint,
         progress: Progress,
+        observe: Observer,
     ) -> Reconstructions:
         recipe = self.settings(door.image_shape[1])
         _check_shape(recipe, door.image_shape)
@@ -154,6 +157,8 @@ class PatchMI(AbstractAttack):
                         }
                     ),
                     step_count=game.step_count(len(public)),
+                    observe=observe,
+                    first_step=group * game.step_count(len(public)),
                 )
             answers.append(game.answer(count_per_class))
         images = torch.cat([answer["images"] for answer in answers]).float() / 255
@@ -212,6 +217,8 @@ def _play(
     step_count: int,
     after_step: Callable[[], None],
     precision: machine.Precision,
+    observe: Observer,
+    first_step: int,
 ) -> None:
     """Algorithm 1: discriminators and generator take turns; the target, frozen, has its word once it may."""
     recipe = game.recipe
@@ -238,22 +245,24 @@ def _play(
             _descend(game.discriminator_optimiser, discriminators_loss)
 
             game.discriminators.requires_grad_(False)
-            loss = recipe.prior_weight * _mean(
-                losses.generator_loss(discriminator(fake, labels), reduction=recipe.reduction)
-                for discriminator in game.discriminators
-            )
+            terms = {
+                "prior": _mean(
+                    losses.generator_loss(discriminator(fake, labels), reduction=recipe.reduction)
+                    for discriminator in game.discriminators
+                )
+            }
             has_begun = step >= recipe.prior_share * step_count
             if has_begun and (recipe.attack_weight > 0 or recipe.code_count > 1):
-                loss = loss + _loss_on_views(game, fake, labels, codes=codes)
+                terms |= _terms_on_views(game, fake, labels, codes=codes)
             if recipe.diversity_weight > 0:
                 first, second = fake.chunk(2)
-                loss = loss + recipe.diversity_weight * losses.mode_seeking_loss(
+                terms["diversity"] = losses.mode_seeking_loss(
                     first=first,
                     second=second,
                     pooling=recipe.diversity_pooling,
                     caps=game.diversity_caps[labels[: len(first)]],
                 )
-            _descend(game.generator_optimiser, loss)
+            _descend(game.generator_optimiser, _weighted_sum(terms, recipe))
             game.discriminators.requires_grad_(True)
             if recipe.students and has_begun and step % recipe.student_interval == 0:
                 game.teach(torch.cat([real, fake.detach()]))
@@ -262,27 +271,45 @@ def _play(
         now = time.perf_counter()
         game.seconds += now - began
         began = now
+        # Reading a loss waits for the device that computes it.
+        if observe is not unobserved and step % OBSERVED_EVERY == 0:
+            terms["discriminator"] = discriminators_loss
+            seen = {name: term.item() for name, term in terms.items()}
+            observe(first_step + step, {**seen, "seconds": game.seconds})
         after_step()
     game.keep_snapshot()
 
 
-def _loss_on_views(game: Game, fake: Images, labels: Labels, *, codes: Labels) -> losses.Scalar:
-    """What target, students and Q say of random views of generated images in [-1, 1], weighted."""
+def _terms_on_views(game: Game, fake: Images, labels: Labels, *, codes: Labels) -> dict[str, losses.Scalar]:
+    """What target, students and Q say of random views of generated images in [-1, 1]."""
     recipe = game.recipe
     views = game.views.draw((fake + 1) / 2)
-    loss = fake.new_zeros(())
+    terms = {}
     if recipe.attack_weight > 0:
         logits, moments = game.door.logits_and_moments(views, wanted=recipe.batch_norm_weight > 0)
         if moments:
-            loss = loss + recipe.batch_norm_weight * losses.batch_norm_loss(moments)
+            terms["batch_norm"] = losses.batch_norm_loss(moments)
         logits = game.views.pool(logits)
-        loss = loss + recipe.attack_weight * losses.identity_loss(logits, _tile(labels, len(logits)))
+        terms["attack"] = losses.identity_loss(logits, _tile(labels, len(logits)))
     if recipe.students:
-        loss = loss + recipe.student_weight * game.students.identity_loss(views, _tile(labels, len(views)))
+        terms["students"] = game.students.identity_loss(views, _tile(labels, len(views)))
     if recipe.code_count > 1:
         code_logits = game.code_classifier(views * 2 - 1)
-        loss = loss + recipe.code_weight * losses.code_loss(code_logits, _tile(codes, len(code_logits)))
-    return loss
+        terms["code"] = losses.code_loss(code_logits, _tile(codes, len(code_logits)))
+    return terms
+
+
+def _weighted_sum(terms: dict[str, losses.Scalar], recipe: Recipe) -> losses.Scalar:
+    """The generator's loss: each term times its weight in the recipe."""
+    weights = {
+        "prior": recipe.prior_weight,
+        "batch_norm": recipe.batch_norm_weight,
+        "attack": recipe.attack_weight,
+        "students": recipe.student_weight,
+        "code": recipe.code_weight,
+        "diversity": recipe.diversity_weight,
+    }
+    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
 
 
 def _mean(terms: Iterable[losses.Scalar]) -> losses.Scalar:
