@@ -218,6 +218,8 @@ def test_a_report_made_again_has_the_same_bytes(run_folder: Path):
         "result.json",
         "evidence.safetensors",
         "report.html",
+        "report.sarif",
+        "junit.xml",
     }
 
 

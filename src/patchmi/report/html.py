@@ -13,7 +13,10 @@ from markupsafe import Markup
 
 from patchmi.report import figures, numbers, wording
 from patchmi.report.evidence import check_evidence, read_evidence, strips, time_line
+from patchmi.report.junit import junit_bytes
+from patchmi.report.outcomes import best_control
 from patchmi.report.result import Result, read_result, validate_result
+from patchmi.report.sarif import sarif_bytes
 from patchmi.runs import atomic_write
 
 FIRM_SEED_COUNT = 3
@@ -23,7 +26,8 @@ FIRM_SEED_COUNT = 3
 def write_report(run_folder: Path) -> Path:
     """Turn a run folder's `result.json` and `evidence.safetensors` into its `report.html`.
 
-    The same two files give the same bytes. The page appears under its name only when it is complete.
+    Beside it, for machines, `report.sarif` and `junit.xml`. The same two files give the same bytes. Each file
+    appears under its name only when it is complete, the page last.
 
     Args:
         run_folder: a folder with `result.json`, and `evidence.safetensors` where pictures are to be shown.
@@ -38,8 +42,11 @@ def write_report(run_folder: Path) -> Path:
     result = read_result(run_folder / "result.json")
     evidence_path = run_folder / "evidence.safetensors"
     evidence, metadata = read_evidence(evidence_path) if evidence_path.exists() else (None, {})
+    page = render_report(result, evidence, metadata=metadata).encode()
+    atomic_write(run_folder / "report.sarif", sarif_bytes(result))
+    atomic_write(run_folder / "junit.xml", junit_bytes(result))
     path = run_folder / "report.html"
-    atomic_write(path, render_report(result, evidence, metadata=metadata).encode())
+    atomic_write(path, page)
     return path
 
 
@@ -83,7 +90,7 @@ def render_report(
         has_private_pictures="held_out" in arrays,
         tile=_tile_width(result["target"]["image_shape"]),
         firm_seed_count=FIRM_SEED_COUNT,
-        best_control=_best_control(result["controls"]),
+        best_control=best_control(result["controls"]),
         reached=_reached(result["classes"]),
         lowest=_lowest(result["classes"]),
         ratio_reading=_ratio_reading(result["neighbours_ratio"]),
@@ -136,14 +143,6 @@ def _measure_of(result: Result) -> Callable[..., Markup]:
         )
 
     return measure
-
-
-def _best_control(controls: dict[str, Any]) -> str | None:
-    """The name of the control, the ceiling aside, that the judges accept most often."""
-    known = {
-        name: arm["consensus_top1"]["value"] for name, arm in controls.items() if arm and name != "held_out"
-    }
-    return max(known, key=lambda name: known[name]) if known else None
 
 
 def _reached(classes: list[dict[str, Any]]) -> dict[str, Any]:
