@@ -1,15 +1,31 @@
-"""Targets: the doors to them, and how they are trained."""
+"""Targets: the doors to them, how they are opened from files and probed, and how they are trained."""
 
 from patchmi.target.access import AccessDenied, AsClassifier, Queries, Target, WhiteBox, answers
+from patchmi.target.adapters import as_target
+from patchmi.target.description import Description
+from patchmi.target.load import Opened, open_target
+from patchmi.target.misreading import AccuracyCheck, TargetMisread, check_accuracy
+from patchmi.target.probe import probe_target
+from patchmi.target.reading import TargetFile, TargetInvalid
 from patchmi.target.train import Training, train_classifier
 
 __all__ = [
     "AccessDenied",
+    "AccuracyCheck",
     "AsClassifier",
+    "Description",
+    "Opened",
     "Queries",
     "Target",
+    "TargetFile",
+    "TargetInvalid",
+    "TargetMisread",
     "Training",
     "WhiteBox",
     "answers",
+    "as_target",
+    "check_accuracy",
+    "open_target",
+    "probe_target",
     "train_classifier",
 ]
