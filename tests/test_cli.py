@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchmi.cli import Demo, main
+from patchmi.cli import main
+from patchmi.cli.options import Demo
 from patchmi.data import leaves, strokes
 from patchmi.runs import open_run
 
@@ -50,7 +51,7 @@ def one_line(message: str) -> str:
 
 
 def test_help_does_not_import_torch():
-    heavy = "{'torch', 'kornia', 'datasets', 'matplotlib', 'scipy'}"
+    heavy = "{'torch', 'kornia', 'pyarrow', 'matplotlib', 'scipy'}"
     code = (
         "import sys\nfrom patchmi.cli import main\n"
         "try: main(['--help'])\n"
@@ -59,14 +60,16 @@ def test_help_does_not_import_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0
     assert done.stderr == "loaded: []\n"
-    for command in ("demo", "report", "data"):
+    for command in ("demo", "audit", "score", "train", "report", "data"):
         assert f"Example: patchmi {command} " in done.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "report", "data"])
+@pytest.mark.parametrize(
+    "command", ["demo", "audit", "score", "train", "report", "data", "data inspect", "data make"]
+)
 def test_every_command_has_help_with_an_example(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    assert ended([command, "--help"]) == 0
+    assert ended([*command.split(), "--help"]) == 0
     out, err = capsys.readouterr()
     assert f"Example: patchmi {command} " in out
     assert err == ""
@@ -93,7 +96,7 @@ def test_too_small_a_count_is_refused_before_a_folder_is_made(option, value, lea
 
 @pytest.mark.parametrize("option", ["--count", "--image-size"])
 def test_no_pictures_or_pictures_of_no_size_are_refused(option, capsys, tmp_path):
-    message = refusal(capsys, "data", "strokes", "--out", str(tmp_path / "out"), option, "0")
+    message = refusal(capsys, "data", "make", "strokes", "--out", str(tmp_path / "out"), option, "0")
     assert one_line(message) == f"patchmi: error: {option} 0: give 1 or more\n"
     assert not (tmp_path / "out").exists()
 
@@ -107,7 +110,7 @@ def test_a_source_that_is_not_there_is_refused_with_its_name(capsys, tmp_path):
 
 def test_a_folder_that_holds_a_run_is_refused_without_resume(capsys, tmp_path):
     open_run(tmp_path, config={}, resume=False).close()
-    message = refusal(capsys, "demo", "--out", str(tmp_path))
+    message = refusal(capsys, "demo", "--public-count", "4", "--out", str(tmp_path))
     assert "--resume" in one_line(message)
 
 
@@ -126,7 +129,7 @@ def test_another_configuration_is_refused_on_resume_and_the_difference_shown(cap
 
 def test_a_run_in_use_is_refused_with_the_owner_s_number(capsys, tmp_path):
     with open_run(tmp_path, config={}, resume=False):
-        message = refusal(capsys, "demo", "--out", str(tmp_path), "--resume")
+        message = refusal(capsys, "demo", "--public-count", "4", "--out", str(tmp_path), "--resume")
     assert f"process {os.getpid()}" in one_line(message)
 
 
@@ -141,7 +144,7 @@ def test_a_damaged_result_is_refused_with_its_place(capsys, tmp_path):
 
 def test_a_file_in_the_place_of_a_folder_is_refused(capsys, tmp_path):
     (tmp_path / "taken").write_text("")
-    for command in (["data", "strokes", "--count", "1"], ["demo"]):
+    for command in (["data", "make", "strokes", "--count", "1"], ["demo", "--public-count", "4"]):
         assert str(tmp_path / "taken") in one_line(
             refusal(capsys, *command, "--out", str(tmp_path / "taken"))
         )
@@ -150,13 +153,13 @@ def test_a_file_in_the_place_of_a_folder_is_refused(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ([], "{demo, report, data}"),
+        ([], "{demo, audit, score, train, report, data}"),
         (["nonsense"], "nonsense"),
         (["demo", "--nonsense", "3"], "--nonsense"),
         (["demo", "--seeds", "two"], "--seeds"),
         (["demo", "--recipe", "paper"], "--recipe"),
-        (["data", "pebbles", "--out", "out"], "pebbles"),
-        (["data", "strokes"], "--out"),
+        (["data", "make", "pebbles", "--out", "out"], "pebbles"),
+        (["data", "make", "strokes"], "--out"),
         (["report"], "patchmi report"),
     ],
     ids=str,
@@ -181,7 +184,22 @@ def test_what_the_parser_does_not_know_is_one_line_that_names_it(
 def test_data_draws_pictures_into_a_folder_and_prints_where_it_is(source, drawn, capsys, tmp_path):
     folder = tmp_path / "some" / "where"
     assert (
-        main(["data", source, "--count", "3", "--image-size", "16", "--seed", "4", "--out", str(folder)]) == 0
+        main(
+            [
+                "data",
+                "make",
+                source,
+                "--count",
+                "3",
+                "--image-size",
+                "16",
+                "--seed",
+                "4",
+                "--out",
+                str(folder),
+            ]
+        )
+        == 0
     )
     assert capsys.readouterr() == (f"{folder}\n", "")
     expected = (drawn(3, image_size=16, seed=4) * 255).round().byte().permute(0, 2, 3, 1).numpy()
@@ -197,7 +215,7 @@ def test_a_folder_below_the_working_folder_is_printed_as_it_is_reached_from_ther
 ):
     monkeypatch.chdir(tmp_path)
     for out in ("pictures", str(tmp_path / "pictures")):
-        assert main(["data", "strokes", "--count", "1", "--image-size", "8", "--out", out]) == 0
+        assert main(["data", "make", "strokes", "--count", "1", "--image-size", "8", "--out", out]) == 0
         assert capsys.readouterr().out == "pictures\n"
 
 
@@ -235,7 +253,7 @@ def test_ctrl_c_ends_with_130_says_how_to_go_on_and_leaves_a_run_that_can(tmp_pa
 
 
 def test_the_command_line_offers_every_recipe_there_is():
-    from patchmi import cli
+    from patchmi.cli import options
     from patchmi.attacks import RECIPES
 
-    assert set(get_args(cli.RecipeName)) == set(RECIPES)
+    assert set(get_args(options.RecipeName)) == set(RECIPES)

@@ -10,6 +10,7 @@ paragraphs 43 and 55: failure is evidence about the attack that failed, and ever
 class that stands out from its controls forbids NOT DEMONSTRATED even where the mean over classes is low.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -248,7 +249,8 @@ def _doubts_about_the_run(evidence: Evidence, rule: Rule) -> list[_Doubt]:
         ),
         (
             not evidence.judge_kappa >= rule.kappa,
-            f"the judges agree too little about the reconstructions (kappa {evidence.judge_kappa:.3f}, "
+            "the judges agree too little about the reconstructions (kappa "
+            f"{'undefined' if math.isnan(evidence.judge_kappa) else f'{evidence.judge_kappa:.3f}'}, "
             f"{rule.kappa:.2f} is needed)",
             "train better judges",
         ),

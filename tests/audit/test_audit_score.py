@@ -124,6 +124,20 @@ def test_without_any_features_pictures_are_judged_but_not_compared(world, tmp_pa
     assert result["extractor"] == "no judge"
 
 
+class Stubborn(nn.Module):
+    """A judge that names one class whatever it sees."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(len(images), -1)
+
+
+def test_where_judges_name_one_class_for_all_their_agreement_is_undefined_and_said_so(world, tmp_path):
+    judges = [Judge(f"stubborn {number}", "constant", Stubborn(), "nothing") for number in range(3)]
+    result = scored(world, tmp_path / "run", elsewhere(world), judges=judges)
+    assert result["agreement"]["kappa"] == [[1, None, None], [None, 1, None], [None, None, 1]]
+    assert "kappa undefined" in " ".join(result["verdict"]["reasons"])
+
+
 def test_one_judge_is_too_few_for_a_vote(world, tmp_path):
     with pytest.raises(ValueError, match="1 judge, but a reconstruction needs the votes of 2"):
         scored(world, tmp_path / "run", elsewhere(world), judges=world.judges[:1])

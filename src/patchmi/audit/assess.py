@@ -1,5 +1,6 @@
 """What judges, features and students say of an attack's pictures and of the controls, as a result has it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -90,7 +91,7 @@ def assess(
         "judges": _describe_judges(judges, judged),
         "agreement": {
             "judges": [judge.name for judge in judges],
-            "kappa": [] if attacked is None else judge_agreement(attacked.logits.argmax(dim=2)).tolist(),
+            "kappa": [] if attacked is None else _agreement(attacked),
         },
         "extractor": f"penultimate features of the judge {extractor.name}" if extractor else "no judge",
         "neighbours": neighbours,
@@ -149,6 +150,12 @@ def gather_rates(judged: dict[str, JudgedArm]) -> verdict.Evidence:
 def plain(scores: Mapping[str, Estimate | float | None]) -> dict[str, Any]:
     """Scores as JSON."""
     return {name: asdict(score) if isinstance(score, Estimate) else score for name, score in scores.items()}
+
+
+def _agreement(attacked: JudgedArm) -> list[list[float | None]]:
+    """Cohen's kappa of each pair of judges; None where both give every picture the same one class."""
+    kappa = judge_agreement(attacked.logits.argmax(dim=2)).tolist()
+    return [[value if math.isfinite(value) else None for value in row] for row in kappa]
 
 
 def _target_rates(target: Target, arm: Arm) -> Rates:

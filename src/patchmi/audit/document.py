@@ -10,14 +10,12 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from patchmi import machine
 from patchmi.attacks import AbstractAttack
 from patchmi.audit.plan import Findings, Judge, Pictures, Plan, Private
 from patchmi.audit.stages import Attacked
-from patchmi.data import Source
+from patchmi.data import Source, overlap
 from patchmi.metrics import Estimate
 from patchmi.target import Target
 from patchmi.types import Access, Images
@@ -124,22 +122,17 @@ def describe_threat(
         access: What the attacker saw of the target.
         release_context: Who can reach the target.
     """
-    overlap = None
+    shared = None
     if public is not None and private is not None:
-        overlap = count_overlap(public.images, private.train_images)
+        shared = overlap(public=public.images, private=private.train_images)
     return {
         "access": access,
         "public": UNKNOWN_PUBLIC if public is None else public.description,
         "public_count": 0 if public is None else len(public.images),
         "release_context": release_context,
-        "public_is_private_overlap": overlap,
+        "public_is_private_overlap": None if shared is None else shared.exact_count,
+        "public_near_private": None if shared is None else shared.near_count,
     }
-
-
-def count_overlap(public: Images, private: Float[Tensor, "private channels height width"]) -> int:
-    """How many public images are, in 8 bits, private ones too."""
-    known = {image.numpy().tobytes() for image in (private * 255).round().byte()}
-    return sum(image.numpy().tobytes() in known for image in (public * 255).round().byte())
 
 
 def describe_environment() -> dict[str, Any]:

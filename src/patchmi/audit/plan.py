@@ -35,6 +35,8 @@ class Judge:
     architecture: str
     model: nn.Module
     trained_on: str
+    sha256: str | None = None
+    """Of its file, where it came in one."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,12 @@ class Pictures:
     command: str = "patchmi score"
     rule: Rule = field(default_factory=Rule)
     neighbours: int = 3
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        _, channel_count, height, width = self.images.shape
+        return channel_count, height, width
 
     def __post_init__(self) -> None:
         class_count = len(self.class_names)

@@ -1,5 +1,6 @@
 """The audit itself, from the attack to the report, in a run folder; and scoring what was made elsewhere."""
 
+import hashlib
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from patchmi.audit.stages import (
 from patchmi.metrics import cluster_interval
 from patchmi.runs import RunFolder, atomic_write
 from patchmi.target import Target, answers
-from patchmi.types import Progress, silent
+from patchmi.types import Images, Labels, Observer, Progress, silent, unobserved
 
 RESULT, EVIDENCE = "result.json", "evidence.safetensors"
 
@@ -39,6 +40,7 @@ def audit(
     plan: Plan,
     findings: Findings = NO_FINDINGS,
     progress: Progress = silent,
+    observe: Observer = unobserved,
 ) -> Path:
     """Attack a target, judge what comes out beside the controls, and write result and report.
 
@@ -54,21 +56,22 @@ def audit(
         plan: The attack, what it may use, and the rule of the verdict.
         findings: What was noticed when the files were opened.
         progress: How to show how far each stage is.
+        observe: Is told the losses of the attack on the target, named by run.
 
     Returns:
         The path of `report.html`.
 
     Raises:
-        ConfigChanged: The folder's attack was run on another target.
+        ConfigChanged: The folder's run stands on another target, or on other images or judges.
         ValueError: There are judges, but fewer than the rule wants votes.
     """
-    run.pin_inputs({"target": {"sha256": target_digest}})
+    run.pin_inputs(_inputs(target_digest, private, judges, plan))
     if 0 < len(judges) < plan.rule.votes_needed:
         raise ValueError(
             f"{verdict.counted(len(judges), 'judge')}, but a reconstruction needs the votes of "
             f"{plan.rule.votes_needed}: give more judges"
         )
-    runs = attack_target(run, target, plan, progress=progress)
+    runs = attack_target(run, target, plan, progress=progress, observe=observe)
     untrained = draw_without_target(run, target, plan, progress=progress)
     arms = {
         "attack": _joined(runs),
@@ -258,6 +261,29 @@ def _order(assessed: Assessment, attack: Arm) -> Tensor:
     if "attack" in assessed.judged:
         return assessed.judged["attack"].confidence()
     return torch.arange(len(attack.labels), 0, -1).double()
+
+
+def _inputs(target_digest: str, private: Private | None, judges: list[Judge], plan: Plan) -> dict[str, Any]:
+    """Digests of all that a run stands on, in 8-bit images where images are meant."""
+    real = None
+    if private is not None:
+        real = {
+            "train": _digest(private.train_images, private.train_labels),
+            "held_out": _digest(private.held_out_images, private.held_out_labels),
+        }
+    return {
+        "target": {"sha256": target_digest},
+        "private": real,
+        "public": _digest(plan.public.images),
+        "judges": {judge.name: judge.sha256 for judge in judges},
+    }
+
+
+def _digest(images: Images, labels: Labels | None = None) -> str:
+    digest = hashlib.sha256(to_bytes(images).numpy().tobytes())
+    if labels is not None:
+        digest.update(labels.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _publish(run: RunFolder, result: dict[str, Any]) -> Path:

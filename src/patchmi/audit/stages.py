@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from typing import Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -15,7 +16,16 @@ from patchmi.audit.plan import Judge, Plan, Private
 from patchmi.networks import ARCHITECTURES
 from patchmi.runs import RunFolder
 from patchmi.target import Queries, Target, Training, WhiteBox, train_classifier
-from patchmi.types import Bytes, Images, Progress, Reconstructions, Snapshot, silent
+from patchmi.types import (
+    Bytes,
+    Images,
+    Observer,
+    Progress,
+    Reconstructions,
+    Snapshot,
+    silent,
+    unobserved,
+)
 
 RECONSTRUCTIONS = "reconstructions.safetensors"
 """The contract's file: `images` uint8 N×C×H×W, `labels` and `seeds` int64 N."""
@@ -39,10 +49,11 @@ def fit_target(
     training: Training,
     seed: int,
     progress: Progress = silent,
+    role: Literal["target", "reference"] = "target",
 ) -> Target:
-    """Train a target on the private training images, or take up the one in the run folder."""
+    """Train a target, or a model known to leak, on the private images, or take up the run folder's."""
     model = _fit(
-        run, "target", private, architecture=architecture, training=training, seed=seed, progress=progress
+        run, role, private, architecture=architecture, training=training, seed=seed, progress=progress
     )
     shape = private.train_images.shape
     return Target(
@@ -110,10 +121,21 @@ def _fit(
     return model.cpu().eval()
 
 
-def attack_target(run: RunFolder, target: Target, plan: Plan, *, progress: Progress) -> list[Attacked]:
+def attack_target(
+    run: RunFolder, target: Target, plan: Plan, *, progress: Progress, observe: Observer = unobserved
+) -> list[Attacked]:
     """Run the attack once for each seed, and join what it rebuilt in `reconstructions.safetensors`."""
     done = [
-        _attack(run, f"attack/seed-{seed}", plan.attack, target, plan, seed=seed, progress=progress)
+        _attack(
+            run,
+            f"attack/seed-{seed}",
+            plan.attack,
+            target,
+            plan,
+            seed=seed,
+            progress=progress,
+            observe=observe,
+        )
         for seed in plan.seeds
     ]
     if not run.has(RECONSTRUCTIONS):
@@ -160,8 +182,13 @@ def _attack(
     *,
     seed: int,
     progress: Progress,
+    observe: Observer = unobserved,
 ) -> Attacked:
     file = f"{name}.safetensors"
+
+    def observe_this(step: int, losses: Mapping[str, float]) -> None:
+        observe(step, {f"{name}/{loss}": value for loss, value in losses.items()})
+
     if not run.has(file):
         door = WhiteBox(target)
         checkpoint = run.checkpoint(name.replace("/", "-"), every_seconds=plan.checkpoint_seconds)
@@ -172,6 +199,7 @@ def _attack(
             seed=seed,
             checkpoint=checkpoint,
             progress=progress,
+            observe=unobserved if observe is unobserved else observe_this,
         )
         _write(run, file, made, door.queries)
         checkpoint.clear()

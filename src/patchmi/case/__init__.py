@@ -1,0 +1,27 @@
+"""A user's audit before it begins: model, images and judges opened, checked and fitted to each other."""
+
+from patchmi.case.images import PrivateFiles, open_private
+from patchmi.case.judges import (
+    judge_trainings,
+    open_judges,
+    reference_training,
+    train_judges,
+    train_reference,
+)
+from patchmi.case.pictures import open_pictures
+from patchmi.case.subject import Case, open_case
+from patchmi.case.training import train_target
+
+__all__ = [
+    "Case",
+    "PrivateFiles",
+    "judge_trainings",
+    "open_case",
+    "open_judges",
+    "open_pictures",
+    "open_private",
+    "reference_training",
+    "train_judges",
+    "train_reference",
+    "train_target",
+]

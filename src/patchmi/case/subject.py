@@ -1,0 +1,79 @@
+"""The target, opened and probed, with the private images in the order of its classes."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from patchmi.audit import Findings, Private
+from patchmi.case.images import PrivateFiles, listed, open_private
+from patchmi.data import SourceInvalid, shape_of
+from patchmi.target import Target, TargetFile, check_accuracy, open_target, probe_target
+
+
+@dataclass(frozen=True)
+class Case:
+    """A target and the images to judge by, ready for an audit."""
+
+    target: Target
+    target_digest: str
+    private: Private | None
+    findings: Findings
+
+
+def open_case(
+    file: TargetFile, private_files: PrivateFiles | None, *, declared_accuracy: float | None = None
+) -> Case:
+    """Open target and private images, probe the target, and bring the classes into its order.
+
+    Args:
+        file: The model.
+        private_files: The images it was trained on; None if the auditor has none.
+        declared_accuracy: What the model's accuracy on held-out images is said to be.
+
+    Raises:
+        UnsafeInput: If a file could run code.
+        TargetInvalid: If the model cannot be opened, or is so inaccurate that it must be misread.
+        SourceInvalid: If the images cannot be read, or their classes are not the model's.
+    """
+    shape = None if private_files is None else shape_of(private_files.source)
+    opened = open_target(file, image_shape=shape)
+    target, probed = probe_target(opened.target)
+    findings = [*opened.findings, *probed]
+    if private_files is None:
+        return Case(target, opened.sha256, None, Findings(tuple(findings)))
+    private, noticed, order = _matched_images(private_files, target)
+    target = replace(target, class_names=private.class_names)
+    if order:
+        findings.append(order)
+    measured = check_accuracy(
+        target,
+        images=private.held_out_images,
+        labels=private.held_out_labels,
+        declared=declared_accuracy,
+    )
+    return Case(target, opened.sha256, private, Findings((*findings, measured.finding), noticed))
+
+
+def _matched_images(files: PrivateFiles, target: Target) -> tuple[Private, tuple[str, ...], str | None]:
+    """Private images in the order of the target's classes, what was noticed, and how they were matched."""
+    private, notes = open_private(files, image_shape=target.image_shape)
+    theirs, ours = target.class_names, private.class_names
+    if len(theirs) != len(ours):
+        raise SourceInvalid(
+            f"{files.source}: has {len(ours)} classes ({listed(ours)}), the target answers for "
+            f"{len(theirs)}; give images of all of its classes"
+        )
+    if theirs == ours:
+        return private, notes, None
+    if set(theirs) == set(ours):
+        order = torch.tensor([theirs.index(name) for name in ours])
+        matched = replace(
+            private,
+            train_labels=order[private.train_labels],
+            held_out_labels=order[private.held_out_labels],
+            class_names=theirs,
+        )
+        return matched, notes, "Folders and the model's classes were matched by their names."
+    said = ", ".join(f"{number} = {name}" for number, name in enumerate(ours[:12]))
+    more = "" if len(ours) <= 12 else f" and {len(ours) - 12} more"
+    return private, notes, f"The model's answers were taken to stand in the images' order: {said}{more}."

@@ -1,0 +1,78 @@
+"""The command line: parse, call, print. Torch is imported only when there is work to do."""
+
+import sys
+from contextlib import redirect_stderr
+from io import StringIO
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from patchmi.cli.commands import run_command, say
+from patchmi.cli.config import read_options
+from patchmi.cli.options import Audit, Options, Score
+
+USAGE, UNSAFE, RESOURCES, INTERRUPTED = 2, 4, 5, 130
+"""Exit codes of the contract; 0, 1 and 3 are what a command returns."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        options = _parse(arguments)
+    except ValueError as error:
+        say(f"error: {error}")
+        return USAGE
+    from patchmi.errors import UnsafeInput
+    from patchmi.runs import OutOfResources, RunError, terminate_as_interrupt
+
+    try:
+        with terminate_as_interrupt():
+            return run_command(options, arguments)
+    except KeyboardInterrupt:
+        say("interrupted; the same command with --resume goes on")
+        return INTERRUPTED
+    except (OutOfResources, MemoryError) as error:
+        say(f"out of resources: {error}")
+        return RESOURCES
+    except UnsafeInput as error:
+        say(f"refused: {error}")
+        return UNSAFE
+    except (RunError, ValueError, OSError) as error:
+        say(f"error: {error}")
+        return USAGE
+
+
+def _parse(arguments: list[str]) -> Options:
+    """The command's options; what the parser says of a mistake, in a box of many lines, becomes one."""
+    box = StringIO()
+    try:
+        with redirect_stderr(box):
+            return tyro.cli(
+                Options,  # pyright: ignore[reportArgumentType] - a union of dataclasses
+                prog="patchmi",
+                description="How much does an image classifier give away about what it was trained on?",
+                args=arguments,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+                **_defaults(arguments),
+            )
+    except SystemExit as end:
+        lines = [line.strip("│ ") for line in box.getvalue().splitlines()[1:]]
+        first_section = takewhile(lambda line: not line.startswith("─"), lines)
+        if message := " ".join(first_section).removesuffix("."):
+            say(f"error: {message}; `patchmi --help` shows what can be asked for")
+        raise SystemExit(end.code) from None
+
+
+def _defaults(arguments: list[str]) -> dict[str, Any]:
+    """The options of `--config`, which those on the command line then replace."""
+    kind = {"audit": Audit, "score": Score}.get(arguments[0] if arguments else "")
+    if kind is None or "--init" in arguments:
+        return {}
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == "--config" and (equals or place + 1 < len(arguments)):
+            return {"default": read_options(kind, Path(value if equals else arguments[place + 1]))}
+    return {}

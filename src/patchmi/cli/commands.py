@@ -1,0 +1,420 @@
+"""What each command does, once its options are known."""
+
+import os
+import shlex
+import sys
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchmi.cli.config import write_options
+from patchmi.cli.options import Audit, Data, Demo, Inspect, Make, Options, Report, Score, Train
+
+if TYPE_CHECKING:
+    from patchmi.attacks import PatchMI
+    from patchmi.audit import Judge, Plan, Private
+    from patchmi.case import Case, PrivateFiles
+    from patchmi.runs import RunFolder
+    from patchmi.target import TargetFile
+
+DONE, EXPOSED, UNDECIDED = 0, 1, 3
+GATE = {"EXPOSED": EXPOSED, "INCONCLUSIVE": UNDECIDED, "NOT DEMONSTRATED": DONE}
+"""Exit codes of a gate, by the verdict's word."""
+
+
+def run_command(options: Options, arguments: list[str]) -> int:
+    """Run a command and return its exit code.
+
+    Args:
+        options: The command.
+        arguments: The command line as typed, for the report.
+    """
+    command = shlex.join(["patchmi", *arguments])
+    match options:
+        case Demo():
+            return _demo(options, command=command)
+        case Audit():
+            return _audit(options, command=command)
+        case Score():
+            return _score(options, command=command)
+        case Train():
+            return _train(options)
+        case Report():
+            from patchmi.report import write_report
+
+            _print_path(write_report(options.run))
+        case Data(action=Inspect() as action):
+            _inspect(action)
+        case Data(action=Make() as action):
+            _draw(action)
+    return DONE
+
+
+def _demo(options: Demo, *, command: str) -> int:
+    _check_counts(options, "seeds", "public_count", "step_count")
+    _check_counts(options, "count_per_class", least=4)  # a measure of variety looks at 3 neighbours
+    from patchmi.data import load_public
+    from patchmi.demo import DIGIT_SHAPE, run_demo
+    from patchmi.runs import open_run
+
+    # Before the folder is taken: a source that is not there must leave nothing behind.
+    public = load_public(options.public, image_shape=DIGIT_SHAPE, count=options.public_count)
+    config = {**asdict(options), "out": None, "resume": None}
+    with open_run(options.out, config=config, resume=options.resume) as run:
+        path = run_demo(
+            run,
+            attack=_attack(options),
+            public=public,
+            seeds=tuple(range(options.seeds)),
+            count_per_class=options.count_per_class,
+            command=command,
+            progress=show_progress,
+        )
+        _print_verdict(run, path)
+    return DONE
+
+
+def _audit(options: Audit, *, command: str) -> int:
+    if options.init:
+        return _init(options)
+    _check_counts(options, "seeds", "public_count", "step_count", "judge_steps")
+    _check_counts(options, "count_per_class", least=4)
+    _check_shares(options, "held_out_share", "max_bad", "declared_accuracy")
+    from patchmi.audit import Plan, audit
+    from patchmi.case import open_case, open_judges
+    from patchmi.data import load_public
+    from patchmi.runs import open_run
+
+    target_file = _target_file(options)
+    if target_file is None:
+        raise ValueError("--target: name the model, as in `patchmi audit --target model.safetensors …`")
+    case = open_case(
+        target_file,
+        _private_files(options),
+        declared_accuracy=options.declared_accuracy,
+    )
+    public = load_public(
+        options.public,
+        image_shape=case.target.image_shape,
+        count=options.public_count,
+        max_bad_share=options.max_bad,
+    )
+    given, judge_findings = open_judges(
+        options.judge,
+        case.private,
+        class_names=case.target.class_names,
+        image_shape=case.target.image_shape,
+    )
+    findings = replace(
+        case.findings,
+        target=(*case.findings.target, *judge_findings),
+        images=(*case.findings.images, *(f"Public images: {note}" for note in public.notes)),
+    )
+    for finding in (*findings.target, *findings.images):
+        say(finding)
+    attack = replace(_attack(options), precision=options.precision)
+    plan = Plan(
+        attack,
+        public,
+        seeds=tuple(range(options.seeds)),
+        count_per_class=options.count_per_class,
+        release_context=options.release_context,
+        command=command,
+    )
+    if options.dry_run:
+        return _estimate(options, case, plan, attack=attack, given=given)
+    config = {**asdict(options), **dict.fromkeys(_NO_PART_OF_A_RUN)}
+    with ExitStack() as stack:
+        run = stack.enter_context(open_run(options.out, config=config, resume=options.resume))
+        observe, finish = _tracking(options, run, stack)
+        judges = given or _trained_judges(run, case.private, options.judge_steps)
+        if options.positive_control and case.private is not None:
+            plan = replace(plan, reference=_reference(run, case.private, options.judge_steps))
+        path = audit(
+            run,
+            target=case.target,
+            target_digest=case.target_digest,
+            private=case.private,
+            judges=judges,
+            plan=plan,
+            findings=findings,
+            progress=show_progress,
+            observe=observe,
+        )
+        finish(run)
+        return _print_verdict(run, path, gate=options.gate)
+
+
+def _score(options: Score, *, command: str) -> int:
+    _check_counts(options, "public_count", "judge_steps")
+    _check_shares(options, "held_out_share", "max_bad")
+    from patchmi.audit import Findings, score
+    from patchmi.case import open_case, open_judges, open_pictures, open_private
+    from patchmi.runs import open_run
+
+    if options.reconstructions is None:
+        raise ValueError("score: name the pictures, as in `patchmi score theirs.npz --private data/train`")
+    if not options.made_by.strip():
+        raise ValueError("--made-by: give the attack a name")
+    private_files = _private_files(options)
+    target_file = _target_file(options)
+    pictures, notes = open_pictures(
+        options.reconstructions,
+        untrained=options.untrained,
+        public=options.public,
+        public_count=options.public_count,
+        max_bad_share=options.max_bad,
+    )
+    target = digest = private = None
+    target_findings: tuple[str, ...] = ()
+    if target_file is not None:
+        case = open_case(replace(target_file, image_shape=pictures.image_shape), private_files)
+        target, digest, private = case.target, case.target_digest, case.private
+        target_findings, notes = case.findings.target, (*notes, *case.findings.images)
+    elif private_files is not None:
+        private, seen = open_private(private_files, image_shape=pictures.image_shape)
+        notes = (*notes, *seen)
+    if private is not None and len(private.class_names) != len(pictures.class_names):
+        raise ValueError(
+            f"{options.reconstructions}: shows {len(pictures.class_names)} classes, {options.private} has "
+            f"{len(private.class_names)}; give pictures of all of them"
+        )
+    if private is not None:
+        pictures = replace(pictures, class_names=private.class_names)
+    given, judge_findings = open_judges(
+        options.judge,
+        private,
+        class_names=pictures.class_names,
+        image_shape=pictures.image_shape,
+    )
+    findings = Findings((*target_findings, *judge_findings), notes)
+    for finding in (*findings.target, *findings.images):
+        say(finding)
+    config = {**asdict(options), **dict.fromkeys(_NO_PART_OF_A_RUN & set(asdict(options)))}
+    with open_run(options.out, config=config, resume=options.resume) as run:
+        path = score(
+            run,
+            replace(
+                pictures,
+                made_by=options.made_by,
+                access=options.access,
+                release_context=options.release_context,
+                command=command,
+            ),
+            private=private,
+            judges=given or _trained_judges(run, private, options.judge_steps),
+            target=target,
+            target_digest=digest,
+            findings=findings,
+            progress=show_progress,
+        )
+        return _print_verdict(run, path, gate=options.gate)
+
+
+def _train(options: Train) -> int:
+    _check_counts(options, "step_count")
+    _check_shares(options, "max_bad")
+    from patchmi.case import train_target
+
+    accuracy = train_target(
+        options.private,
+        options.out,
+        architecture=options.architecture,
+        image_shape=options.image_shape,
+        step_count=options.step_count,
+        seed=options.seed,
+        max_bad_share=options.max_bad,
+        progress=show_progress,
+    )
+    if accuracy is not None:
+        say(f"accuracy {accuracy:.3f} on the part that was not trained on")
+    _print_path(options.out)
+    return DONE
+
+
+def _init(options: Audit) -> int:
+    path = options.config or Path("audit.toml")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(write_options(options))
+    except FileExistsError:
+        raise ValueError(f"{path} is there already: move it away, or name another with --config") from None
+    _print_path(path)
+    return DONE
+
+
+def _estimate(options: Audit, case: "Case", plan: "Plan", *, attack: "PatchMI", given: "list[Judge]") -> int:
+    """What the audit will take, a line a stage."""
+    from patchmi.audit.estimate import estimate_cost
+    from patchmi.case import judge_trainings, reference_training
+
+    trained = {} if given or case.private is None else judge_trainings(options.judge_steps)
+    if options.positive_control and case.private is not None:
+        trained |= reference_training(options.judge_steps)
+        plan = replace(plan, reference=case.target)
+    cost = estimate_cost(case.target, case.private, plan, attack=attack, judges=trained)
+    for stage, seconds in (
+        ("judges", cost.judges_seconds),
+        ("attack", cost.attack_seconds),
+        ("control", cost.control_seconds),
+        ("scores", cost.scores_seconds),
+        ("all", cost.seconds),
+    ):
+        print(f"{stage:8} {seconds:8.0f} s")  # noqa: T201 - what was asked for
+    print(f"{'memory':8} {cost.peak_memory_bytes / 1e9:8.1f} GB")  # noqa: T201
+    return DONE
+
+
+def _tracking(options: Audit, run: "RunFolder", stack: ExitStack) -> Any:
+    """Where the attack's losses go, and what is called with the finished run."""
+    from patchmi.types import unobserved
+
+    if options.track is None:
+        return unobserved, lambda run: None
+    from patchmi.tracking import open_tracker
+
+    tracker = stack.enter_context(open_tracker(options.track, run.folder, run_name=options.out.name))
+
+    def finish(finished: "RunFolder") -> None:
+        result = finished.read_json("result.json")
+        scores = {f"scores/{name}": one["value"] for name, one in result["scores"].items() if one}
+        tracker.log(scores, step=result["attack"]["steps"])
+
+    return lambda step, losses: tracker.log(losses, step=step), finish
+
+
+_NO_PART_OF_A_RUN = {"out", "resume", "config", "init", "dry_run", "gate", "track"}
+"""Options that change nothing in a result."""
+
+
+def _target_file(options: Audit | Score) -> "TargetFile | None":
+    from patchmi.target import TargetFile
+
+    if options.target is None:
+        return None
+    given = {
+        name: getattr(options, name)
+        for name in ("architecture", "weights", "class_names", "image_shape", "mean", "std", "trust_model")
+        if hasattr(options, name)
+    }
+    return TargetFile(options.target, **given)
+
+
+def _private_files(options: Audit | Score) -> "PrivateFiles | None":
+    from patchmi.case import PrivateFiles
+
+    if options.private is None:
+        if options.held_out is not None:
+            raise ValueError("--held-out: belongs to --private; give both")
+        return None
+    return PrivateFiles(
+        options.private,
+        options.held_out,
+        options.held_out_share,
+        options.max_bad,
+        options.show_private,
+    )
+
+
+def _trained_judges(run: "RunFolder", private: "Private | None", step_count: int) -> "list[Judge]":
+    from patchmi.case import train_judges
+
+    if private is None:
+        return []
+    return train_judges(run, private, step_count=step_count, progress=show_progress)
+
+
+def _reference(run: "RunFolder", private: "Private", step_count: int) -> Any:
+    from patchmi.case import train_reference
+
+    return train_reference(run, private, step_count=step_count, progress=show_progress)
+
+
+def _check_counts(options: Any, *names: str, least: int = 1) -> None:
+    for name in names:
+        count = getattr(options, name)
+        if count is not None and count < least:
+            raise ValueError(f"--{name.replace('_', '-')} {count}: give {least} or more")
+
+
+def _check_shares(options: Any, *names: str) -> None:
+    for name in names:
+        share = getattr(options, name)
+        # A split needs something on both sides.
+        fits = 0 < share < 1 if name == "held_out_share" else share is None or 0 <= share <= 1
+        if not fits:
+            raise ValueError(f"--{name.replace('_', '-')} {share:g}: give a share between 0 and 1")
+
+
+def _attack(options: Demo | Audit) -> "PatchMI":
+    from patchmi.attacks import PatchMI
+
+    return PatchMI(recipe=options.recipe, step_count=options.step_count)
+
+
+def _inspect(options: Inspect) -> None:
+    from patchmi.data import contact_sheet, inspect_source
+
+    seen = inspect_source(options.source, split=options.split)
+    low, high = seen.pixel_range
+    sizes = [f"{height}×{width} ({count:,})" for (height, width), count in seen.sizes]
+    rows = [
+        ("source", f"{seen.source}, part {seen.split} of {', '.join(seen.splits)}"),
+        ("images", f"{seen.count:,}"),
+        ("classes", _some([f"{name} ({count:,})" for name, count in seen.class_counts], 100) or "none"),
+        ("sizes", _some(sizes, 10)),
+        ("kinds", _some([f"{mode} ({count:,})" for mode, count in seen.modes], 10)),
+        ("pixels", f"{low:.3g} to {high:.3g}, mean {seen.pixel_mean:.3f}, std {seen.pixel_std:.3f}"),
+        ("duplicates", _some([f"{one} = {other}" for one, other in seen.duplicates], 10) or "none"),
+        ("broken", _some([str(one) for one in seen.broken], 10) or "none"),
+        *(("note", note) for note in seen.notes),
+    ]
+    for name, text in rows:
+        print(f"{name:<11}{text}")  # noqa: T201 - what was asked for
+    if options.sheet is not None:
+        contact_sheet(seen).save(options.sheet)
+        _print_path(options.sheet)
+
+
+def _some(texts: list[str], count: int) -> str:
+    """The first texts, and how many more there are."""
+    more = f" and {len(texts) - count:,} more" if len(texts) > count else ""
+    return ", ".join(texts[:count]) + more
+
+
+def _draw(options: Make) -> None:
+    _check_counts(options, "count", "image_size")
+    from patchmi.data import PROCEDURAL, write_pngs
+
+    write_pngs(
+        PROCEDURAL[options.source](options.count, image_size=options.image_size, seed=options.seed),
+        options.out,
+    )
+    _print_path(options.out)
+
+
+def show_progress(steps: Iterable[int], description: str) -> Iterable[int]:
+    """A bar with the time left, on stderr."""
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(steps, description=f"{description:<44}", console=Console(stderr=True))
+
+
+def _print_verdict(run: "RunFolder", path: Path, *, gate: bool = False) -> int:
+    """Print verdict and report; the exit code of the gate, 0 without one."""
+    verdict = run.read_json("result.json")["verdict"]
+    print(f"{verdict['word']}: {verdict['sentence']}")  # noqa: T201 - what the command is for
+    _print_path(path)
+    return GATE[verdict["word"]] if gate else DONE
+
+
+def _print_path(path: Path) -> None:
+    print(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else path)  # noqa: T201 - for pipes
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    print(f"patchmi: {message}", file=sys.stderr)  # noqa: T201

@@ -1,0 +1,253 @@
+"""What can be asked for: each command is a dataclass, its fields the options, their docstrings the help."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+RecipeName = Literal["default", "paper-mnist", "paper-emnist", "paper-cifar10", "paper-celeba"]
+Count = Annotated[int, tyro.conf.arg(metavar="COUNT")]
+Share = Annotated[float, tyro.conf.arg(metavar="SHARE")]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Audit a classifier of handwritten digits that is trained on the spot, in a few minutes.
+
+    5,000 real digits of MNIST train a target and three judges; the attack sees the target and random strokes.
+
+    Example: patchmi demo --out runs/demo --seeds 3
+    """
+
+    out: Path = Path("runs/demo")
+    """Run folder; what is in it already is not computed again with --resume."""
+    public: str = "strokes"
+    """What the attacker has: strokes, glyphs, leaves, or a path to images."""
+    seeds: Count = 1
+    """Runs of the attack; a firm verdict needs 3."""
+    recipe: RecipeName = "default"
+    """Recipe of Patch-MI."""
+    step_count: int | None = None
+    """Steps of the attack, instead of the recipe's."""
+    count_per_class: Count = 200
+    """Reconstructions of each class."""
+    public_count: Count = 15_000
+    """Public images."""
+    resume: bool = False
+    """Go on with the run in the folder; harmless where there is none."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Attack a classifier of yours, judge what comes out beside controls, and report.
+
+    Example: patchmi audit --target model.pt --architecture timm:resnet18 --private data/train
+    """
+
+    config: Path | None = None
+    """TOML file with these options, as --init writes it; options beside it take precedence."""
+    init: bool = False
+    """Write audit.toml with the options given here and stop."""
+    dry_run: bool = False
+    """Open and check everything, estimate time and memory, and stop."""
+    out: Path = Path("runs/audit")
+    """Run folder; what is in it already is not computed again with --resume."""
+    resume: bool = False
+    """Go on with the run in the folder; harmless where there is none."""
+
+    target: str | None = None
+    """The model: a file (safetensors, state dict, ONNX), a Hugging Face folder, hub:NAME, or timm:NAME."""
+    architecture: str | None = None
+    """What a file of weights belongs to: timm:NAME, patchmi:NAME, or package.module:function."""
+    weights: Path | None = None
+    """Local weights for timm:NAME."""
+    trust_model: bool = False
+    """Open TorchScript and torch.export files, which can run code of whoever made them."""
+    image_shape: tuple[int, int, int] | None = None
+    """Channels, height and width of the model's images; else as its files say, else as the private ones are."""
+    mean: tuple[float, ...] = ()
+    """What the model's pixels in [0, 1] are shifted by, a number a channel, if it does not do so itself."""
+    std: tuple[float, ...] = ()
+    """What they are divided by then."""
+    class_names: tuple[str, ...] = ()
+    """The classes in the order of the model's answers, where its files do not say."""
+    declared_accuracy: float | None = None
+    """Its accuracy on held-out images as declared: far below, the audit stops: the model is misread."""
+
+    private: str | None = None
+    """Images the model was trained on: class folders, parquet, npz, IDX, or hub:OWNER/NAME."""
+    held_out: str | None = None
+    """Images of the same kind it was not trained on; else the test split of --private, or a share of it."""
+    held_out_share: Share = 0.2
+    """Share of --private to hold out where there is nothing else."""
+    max_bad: Share = 0.01
+    """Share of broken images to pass over."""
+    show_private: bool = False
+    """Let the report show held-out images."""
+    judge: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A judge of yours, opened like the target, as SOURCE or ARCHITECTURE@SOURCE; repeat for more."""
+    judge_steps: Count = 1500
+    """Steps of training for each judge that patchmi trains on the private images."""
+
+    public: str = "strokes"
+    """What the attacker has: strokes, glyphs, leaves, a path to images, or hub:OWNER/NAME."""
+    public_count: Count = 15_000
+    """Public images."""
+    recipe: RecipeName = "default"
+    """Recipe of Patch-MI."""
+    step_count: int | None = None
+    """Steps of the attack, instead of the recipe's."""
+    seeds: Count = 3
+    """Runs of the attack; a firm verdict needs 3."""
+    count_per_class: Count = 200
+    """Reconstructions of each class and run."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the attack's networks."""
+    positive_control: bool = False
+    """If the target is not exposed, attack a model known to leak too: only then can a failure count."""
+    release_context: Literal["open-weights", "public-api", "internal"] = "internal"
+    """Who can reach the model."""
+    gate: bool = False
+    """End with 1 if the verdict is EXPOSED and 3 if it is INCONCLUSIVE."""
+    track: Literal["tensorboard", "mlflow"] | None = None
+    """Follow the attack's losses and the scores with one of the two, in files below --out."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Judge pictures that any tool made, by the same measures and with the same report.
+
+    Example: patchmi score theirs.npz --private data/train --held-out data/test
+    """
+
+    reconstructions: Annotated[str | None, tyro.conf.Positional] = None
+    """The pictures: safetensors or npz with images and labels, or class folders."""
+    config: Path | None = None
+    """TOML file with these options; options beside it take precedence."""
+    out: Path = Path("runs/score")
+    """Run folder."""
+    resume: bool = False
+    """Go on with the run in the folder; harmless where there is none."""
+    made_by: str = "an attack made elsewhere"
+    """What the report calls the attack."""
+    access: Literal["white-box", "score", "label"] = "white-box"
+    """What the attack saw of its target."""
+    untrained: str | None = None
+    """Pictures of the same tool without its target, a control."""
+    public: str | None = None
+    """What the attacker had, a control together with --target."""
+    public_count: Count = 15_000
+    """Public images."""
+
+    private: str | None = None
+    """Images the target was trained on: class folders, parquet, npz, IDX, or hub:OWNER/NAME."""
+    held_out: str | None = None
+    """Images of the same kind it was not trained on; else the test split of --private, or a share of it."""
+    held_out_share: Share = 0.2
+    """Share of --private to hold out where there is nothing else."""
+    max_bad: Share = 0.01
+    """Share of broken images to pass over."""
+    show_private: bool = False
+    """Let the report show held-out images."""
+    judge: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A judge of yours, opened like a target, as SOURCE or ARCHITECTURE@SOURCE; repeat for more."""
+    judge_steps: Count = 1500
+    """Steps of training for each judge that patchmi trains on the private images."""
+
+    target: str | None = None
+    """The model the pictures were taken from, for its own opinion."""
+    architecture: str | None = None
+    """What a file of weights belongs to: timm:NAME, patchmi:NAME, or package.module:function."""
+    trust_model: bool = False
+    """Open TorchScript and torch.export files, which can run code of whoever made them."""
+    mean: tuple[float, ...] = ()
+    """What the model's pixels in [0, 1] are shifted by, a number a channel, if it does not do so itself."""
+    std: tuple[float, ...] = ()
+    """What they are divided by then."""
+    release_context: Literal["open-weights", "public-api", "internal"] = "internal"
+    """Who can reach the model."""
+    gate: bool = False
+    """End with 1 if the verdict is EXPOSED and 3 if it is INCONCLUSIVE."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a classifier on labelled images, as a target to try attacks on.
+
+    Example: patchmi train --private data/train --out model.safetensors
+    """
+
+    private: str
+    """Labelled images: class folders, parquet, npz, IDX, or hub:OWNER/NAME."""
+    out: Path
+    """The file of weights to write; `patchmi audit --target` opens it."""
+    architecture: Literal["resnet10", "vgg6", "lenet", "allconv", "convmixer", "mlp"] = "resnet10"
+    """One of patchmi's networks."""
+    image_shape: tuple[int, int, int] | None = None
+    """Channels, height and width; else those of the first image."""
+    step_count: Count = 1500
+    """Batches of 128 images."""
+    seed: int = 0
+    """Seed of weights, batches and views."""
+    max_bad: Share = 0.01
+    """Share of broken images to pass over."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write report.html, report.sarif and junit.xml of a run folder again, from its result.json.
+
+    Example: patchmi report runs/demo
+    """
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Show what a source of images holds: counts, sizes, ranges, duplicates, broken files.
+
+    Example: patchmi data inspect data/train --sheet sheet.png
+    """
+
+    source: tyro.conf.Positional[str]
+    """A path to images, hub:OWNER/NAME, or strokes, glyphs, leaves."""
+    split: str = "train"
+    """Which part, where the source has parts."""
+    sheet: Path | None = None
+    """Write some pictures of each class to this PNG file."""
+
+
+@dataclass(frozen=True)
+class Make:
+    """Draw procedural public images into a folder of PNG files.
+
+    Example: patchmi data make strokes --count 6000 --out strokes
+    """
+
+    source: tyro.conf.Positional[Literal["strokes", "glyphs", "leaves"]]
+    """What to draw."""
+    out: Path
+    """Folder to write to."""
+    count: Count = 6000
+    """How many."""
+    image_size: Count = 32
+    """Side in pixels."""
+    seed: int = 0
+    """Seed of the draw."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Look at a source of images, or draw one.
+
+    Example: patchmi data inspect data/train
+    """
+
+    action: Inspect | Make
+    """What to do."""
+
+
+Options = Demo | Audit | Score | Train | Report | Data

@@ -1,0 +1,335 @@
+"""A user's model and images, from files to a case, and whole commands on them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from patchmi.case import PrivateFiles, open_case, open_judges, open_pictures, open_private
+from patchmi.cli import main
+from patchmi.data import SourceInvalid
+from patchmi.report import read_result
+from patchmi.target import TargetFile, TargetInvalid
+
+NAMES = ("1-north-west", "2-north-east", "10-south-west", "11-south-east")
+"""In natural order; by the alphabet the last two come first."""
+Quarters = Callable[..., Any]
+
+
+def write_folders(folder: Path, labelled: Any, names: tuple[str, ...]) -> Path:
+    """Class folders of PNG files."""
+    images, labels = labelled
+    for number, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        place = folder / names[label]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image[0] * 255).round().byte().numpy()).save(place / f"{number:03}.png")
+    return folder
+
+
+def write_weights(path: Path, model: nn.Module, prefix: str = "") -> None:
+    save_file({prefix + name: value.contiguous() for name, value in model.state_dict().items()}, path)
+
+
+@pytest.fixture(scope="module")
+def home(fit: Callable[..., nn.Module], quarters: Quarters, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder: model, training and held-out images."""
+    home = tmp_path_factory.mktemp("home")
+    model = fit("resnet10", width=4, step_count=100)
+    write_weights(home / "model.safetensors", model, prefix="module.")
+    write_folders(home / "train", quarters(64, seed=1), NAMES)
+    write_folders(home / "test", quarters(32, seed=2), NAMES)
+    for seed, name in enumerate(("vgg6", "lenet", "allconv")):
+        judge = fit(name, width=8, step_count=100, seed=seed)
+        weights = {part: value.contiguous() for part, value in judge.state_dict().items()}
+        save_file(weights, home / f"{name}.safetensors")
+    return home
+
+
+def model_of(home: Path, **changes: Any) -> TargetFile:
+    given = {"architecture": "patchmi:resnet10", "image_shape": (1, 16, 16), **changes}
+    return TargetFile(str(home / "model.safetensors"), **given)
+
+
+def test_a_case_is_the_model_with_the_classes_of_the_folders_in_natural_order(home):
+    case = open_case(model_of(home), PrivateFiles(str(home / "train"), str(home / "test")))
+    assert case.target.class_names == NAMES
+    assert case.private is not None
+    assert len(case.private.train_images) == 64
+    assert len(case.private.held_out_images) == 32
+    said = " ".join(case.findings.target)
+    assert "module." in said
+    assert "0 = 1-north-west, 1 = 2-north-east, 2 = 10-south-west" in said
+    assert len(case.target_digest) == 64
+
+
+def test_folders_named_as_the_model_names_its_classes_are_matched_by_name(home, quarters, tmp_path):
+    # The same images in folders that sort otherwise: c, a, d, b for the model's classes 0 to 3.
+    names = ("c", "a", "d", "b")
+    write_folders(tmp_path / "train", quarters(32, seed=1), names)
+    case = open_case(model_of(home, class_names=names), PrivateFiles(str(tmp_path / "train")))
+    assert case.target.class_names == names
+    assert case.private is not None
+    assert "matched by their names" in " ".join(case.findings.target)
+    hits = case.target.model(case.private.train_images).argmax(dim=1) == case.private.train_labels
+    assert hits.double().mean() > 0.8
+
+
+def test_a_misread_model_stops_before_anything_is_attacked(home, quarters, tmp_path):
+    names = ("b", "a", "d", "c")  # in an order that is not the model's
+    write_folders(tmp_path / "train", quarters(32, seed=1), names)
+    with pytest.raises(TargetInvalid, match="accuracy"):
+        open_case(model_of(home), PrivateFiles(str(tmp_path / "train")))
+
+
+def test_without_held_out_images_a_share_is_held_out_and_said_so(home):
+    private, notes = open_private(
+        PrivateFiles(str(home / "train"), held_out_share=0.25), image_shape=(1, 16, 16)
+    )
+    assert (len(private.train_images), len(private.held_out_images)) == (48, 16)
+    assert any("held out is a share of 0.25" in note for note in notes)
+
+
+def test_a_test_part_of_the_source_is_held_out(home, tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / part).symlink_to(home / part, target_is_directory=True)
+    images = {part: list((home / part).rglob("*.png")) for part in ("train", "test")}
+    copied = tmp_path / "copied"
+    for part, files in images.items():
+        for file in files:
+            place = copied / part / file.parent.name
+            place.mkdir(parents=True, exist_ok=True)
+            (place / file.name).write_bytes(file.read_bytes())
+    private, notes = open_private(PrivateFiles(str(copied)), image_shape=(1, 16, 16))
+    assert (len(private.train_images), len(private.held_out_images)) == (64, 32)
+    assert any("'test'" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("a", "b", "c", "c"), "has 3 classes (a, b, c), the target answers for 4"),
+        ((*NAMES[:3], "12"), "are not among the training images'"),
+    ],
+)
+def test_classes_that_do_not_fit_are_named(names, said, home, quarters, tmp_path):
+    other = write_folders(tmp_path / "other", quarters(32, seed=1), names)
+    files = PrivateFiles(str(home / "train"), str(other)) if "not among" in said else PrivateFiles(str(other))
+    with pytest.raises(SourceInvalid) as error:
+        open_case(model_of(home), files)
+    assert said in str(error.value)
+
+
+def test_a_class_with_too_few_images_is_named(home, quarters, tmp_path):
+    images, labels = quarters(32, seed=1)
+    few = (labels != 2) | (torch.arange(32) < 8)
+    folder = write_folders(tmp_path / "few", (images[few], labels[few]), NAMES)
+    with pytest.raises(SourceInvalid, match="fewer than 4 training images of 10-south-west"):
+        open_case(model_of(home), PrivateFiles(str(folder), str(home / "test")))
+
+
+def test_judges_are_opened_like_targets_and_checked(home):
+    private, _ = open_private(PrivateFiles(str(home / "train"), str(home / "test")), image_shape=(1, 16, 16))
+    judges, _ = open_judges(
+        (f"patchmi:vgg6@{home}/vgg6.safetensors",),
+        private,
+        class_names=NAMES,
+        image_shape=(1, 16, 16),
+    )
+    (judge,) = judges
+    assert judge.architecture == "patchmi:vgg6"
+    assert judge.sha256 is not None
+    hits = judge.model(private.held_out_images).argmax(dim=1) == private.held_out_labels
+    assert hits.double().mean() > 0.8
+    with pytest.raises(TargetInvalid, match="answers 4 scores an image, and there are 3 class names"):
+        open_judges(
+            (f"patchmi:vgg6@{home}/vgg6.safetensors",),
+            None,
+            class_names=NAMES[:3],
+            image_shape=(1, 16, 16),
+        )
+
+
+def test_pictures_of_another_tool_are_opened_from_npz_and_from_folders(home, quarters, tmp_path):
+    images, labels = quarters(32, seed=3)
+    pixels = (images[:, 0] * 255).round().byte().numpy()
+    np.savez(tmp_path / "theirs.npz", images=pixels, labels=labels.numpy())
+    write_folders(tmp_path / "theirs", (images, labels), NAMES)
+    options = {"public": "strokes", "public_count": 5, "max_bad_share": 0.0}
+    from_npz, _ = open_pictures(str(tmp_path / "theirs.npz"), untrained=None, **options)
+    from_folders, _ = open_pictures(
+        str(tmp_path / "theirs"), untrained=str(tmp_path / "theirs.npz"), **options
+    )
+    assert torch.equal(from_npz.images * 255, torch.from_numpy(pixels).float()[:, None])
+    assert torch.equal(from_npz.labels, labels)
+    assert from_folders.class_names == NAMES
+    assert from_folders.labels.bincount().tolist() == [8, 8, 8, 8]
+    assert from_folders.untrained is not None
+    assert from_folders.public is not None
+    assert from_folders.public.images.shape == (5, 1, 16, 16)
+
+
+# Whole commands
+
+
+def audit_command(home: Path, out: Path, *more: str) -> list[str]:
+    return [
+        "audit", "--target", f"{home}/model.safetensors", "--architecture", "patchmi:resnet10",
+        "--private", f"{home}/train", "--held-out", f"{home}/test", "--public-count", "40",
+        "--step-count", "3", "--count-per-class", "4", "--seeds", "1", "--judge-steps", "30",
+        "--out", str(out), *more,
+    ]  # fmt: skip
+
+
+def given_judges(home: Path) -> list[str]:
+    names = ("vgg6", "lenet", "allconv")
+    return [part for name in names for part in ("--judge", f"patchmi:{name}@{home}/{name}.safetensors")]
+
+
+@pytest.fixture(scope="module")
+def audited(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
+    out = tmp_path_factory.mktemp("audited") / "run"
+    return main(audit_command(home, out, "--gate", *given_judges(home))), out
+
+
+def test_a_user_s_audit_ends_with_the_gate_s_code_and_leaves_the_contract_s_files(audited):
+    code, out = audited
+    result = read_result(out / "result.json")
+    assert result["verdict"]["word"] == "INCONCLUSIVE"
+    assert code == 3
+    names = {
+        "config.json",
+        "reconstructions.safetensors",
+        "result.json",
+        "report.html",
+        "report.sarif",
+        "junit.xml",
+    }
+    assert names <= {path.name for path in out.iterdir()}
+    assert [judge["architecture"] for judge in result["judges"]] == [
+        "patchmi:vgg6",
+        "patchmi:lenet",
+        "patchmi:allconv",
+    ]
+    assert any("module." in finding for finding in result["findings"]["target"])
+    assert result["target"]["image_shape"] == [1, 16, 16]
+
+
+def test_without_a_gate_the_same_run_ends_with_0(audited, home, capsys):
+    _, out = audited
+    assert main(audit_command(home, out, "--resume", *given_judges(home))) == 0
+    printed, said = capsys.readouterr()
+    assert printed.startswith("INCONCLUSIVE: ")
+    assert printed.endswith("report.html\n")
+    assert "patchmi: " in said
+
+
+def test_other_images_under_the_same_path_refuse_to_resume(audited, home, tmp_path, capsys, quarters):
+    _, out = audited
+    first = next((home / "test" / NAMES[0]).iterdir())
+    before = first.read_bytes()
+    try:
+        Image.fromarray(np.zeros((16, 16), np.uint8)).save(first)
+        assert main(audit_command(home, out, "--resume", *given_judges(home))) == 2
+    finally:
+        first.write_bytes(before)
+    assert "private.held_out" in capsys.readouterr().err
+
+
+def test_a_dry_run_estimates_each_stage_and_leaves_nothing(home, tmp_path, capsys):
+    assert main(audit_command(home, tmp_path / "run", "--dry-run", "--positive-control")) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed] == ["judges", "attack", "control", "scores", "all", "memory"]
+    seconds = [float(line.split()[1]) for line in printed[:-1]]
+    assert seconds[-1] == pytest.approx(sum(seconds[:-1]), abs=3)
+    assert not (tmp_path / "run").exists()
+
+
+def test_score_judges_another_tool_s_pictures_from_the_command_line(home, quarters, tmp_path, capsys):
+    images, labels = quarters(32, seed=3)
+    np.savez(
+        tmp_path / "theirs.npz", images=(images[:, 0] * 255).round().byte().numpy(), labels=labels.numpy()
+    )
+    command = [
+        "score", f"{tmp_path}/theirs.npz", "--private", f"{home}/train", "--held-out", f"{home}/test",
+        "--made-by", "A tool", "--out", f"{tmp_path}/run", "--gate", *given_judges(home),
+    ]  # fmt: skip
+    assert main(command) == 3
+    result = read_result(tmp_path / "run/result.json")
+    assert result["attack"]["name"] == "A tool"
+    assert result["scores"]["judge_top1"]["value"] > 0.8
+    assert [entry["name"] for entry in result["classes"]] == list(NAMES)
+
+
+def test_a_trained_model_opens_as_a_target(home, tmp_path, capsys):
+    out = tmp_path / "mine.safetensors"
+    command = ["train", "--private", f"{home}/train", "--out", str(out), "--step-count", "60"]
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    case = open_case(TargetFile(str(out)), PrivateFiles(str(home / "train"), str(home / "test")))
+    assert case.target.architecture == "patchmi:resnet10"
+    assert case.target.image_shape == (1, 16, 16)
+    assert case.target.class_names == NAMES
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "--target: name the model"),
+        (["--target", "none.pt"], "none.pt"),
+        (["--target", "MODEL"], "give --architecture"),
+        (["--target", "MODEL", "--architecture", "resnet18"], "--architecture resnet18: give timm:NAME"),
+        (["--held-out", "x", "--target", "MODEL"], "--held-out: belongs to --private"),
+        (["--target", "MODEL", "--seeds", "0"], "--seeds 0: give 1 or more"),
+        (["--target", "MODEL", "--judge-steps", "0"], "--judge-steps 0"),
+        (["--target", "MODEL", "--count-per-class", "2"], "--count-per-class 2: give 4 or more"),
+        (["--target", "MODEL", "--max-bad", "1.5"], "--max-bad 1.5: give a share between 0 and 1"),
+        (["--target", "MODEL", "--held-out-share", "0"], "--held-out-share 0"),
+        (["--target", "MODEL", "--declared-accuracy", "97"], "--declared-accuracy 97"),
+        (["--target", "MODEL", "--architecture", "patchmi:resnet10", "--private", "no/where"], "no/where"),
+        (
+            ["--target", "MODEL", "--weights", "w.pt", "--architecture", "patchmi:resnet10"],
+            "--weights belongs",
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_exit_code_2(options, said, home, tmp_path, capsys):
+    given = [option.replace("MODEL", f"{home}/model.safetensors") for option in options]
+    assert main(["audit", "--out", str(tmp_path / "run"), *given]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pickle_is_refused_with_4_by_every_option_that_opens_a_model(home, tmp_path, capsys):
+    import pickle
+
+    bad = tmp_path / "model.pkl"
+    bad.write_bytes(pickle.dumps({"weights": print}))
+    as_target = ["audit", "--target", str(bad)]
+    as_judge = audit_command(home, tmp_path / "run", "--judge", str(bad))
+    for command in (as_target, as_judge):
+        assert main(command) == 4
+        err = capsys.readouterr().err
+        assert "refused: " in err
+        assert "pickle" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_json_results_carry_no_path_of_the_model_s_owner(audited):
+    _, out = audited
+    result = json.loads((out / "result.json").read_text())
+    del result["command"]
+    assert str(Path.home()) not in json.dumps(result) or str(Path.home()) == "/"

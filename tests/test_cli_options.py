@@ -1,0 +1,153 @@
+"""A bad value of every option of every command: exit code 2 and one line that names it."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from patchmi.cli import main
+from patchmi.cli.options import Audit, Demo, Inspect, Make, Report, Score, Train
+
+COMMANDS = {
+    "demo": Demo,
+    "audit": Audit,
+    "score": Score,
+    "train": Train,
+    "report": Report,
+    "data inspect": Inspect,
+    "data make": Make,
+}
+READABLE = ["--target", "model.safetensors", "--architecture", "patchmi:mlp", "--image-shape", "1", "8", "8"]
+SCORED = ["pictures"]
+DRAWN = ["strokes", "--out", "drawn"]
+TRAINED = ["--private", "pictures", "--out", "trained.safetensors"]
+
+BAD = {
+    "demo": {
+        "out": ["--out", "a-file", "--public-count", "2"],
+        "public": ["--public", "pebbles"],
+        "seeds": ["--seeds", "0"],
+        "recipe": ["--recipe", "paper"],
+        "step_count": ["--step-count", "-1"],
+        "count_per_class": ["--count-per-class", "3"],
+        "public_count": ["--public-count", "many"],
+    },
+    "audit": {
+        "config": ["--config", "none.toml"],
+        "out": [*READABLE, "--public-count", "2", "--out", "a-file"],
+        "target": ["--target", "none.pt"],
+        "architecture": [*READABLE[:2], "--architecture", "resnet18"],
+        "weights": [*READABLE, "--weights", "none.pt"],
+        "image_shape": [*READABLE[:4], "--image-shape", "1", "8"],
+        "mean": [*READABLE, "--mean", "0.5"],
+        "std": [*READABLE, "--mean", "0.5", "--std", "0"],
+        "class_names": [*READABLE, "--class-names", "one", "too", "many"],
+        "declared_accuracy": [*READABLE, "--declared-accuracy", "97"],
+        "private": [*READABLE, "--private", "none"],
+        "held_out": [*READABLE, "--private", "pictures", "--held-out", "none"],
+        "held_out_share": [*READABLE, "--held-out-share", "1"],
+        "max_bad": [*READABLE, "--max-bad", "-0.1"],
+        "judge": [*READABLE, "--public-count", "2", "--judge", "none.onnx"],
+        "judge_steps": [*READABLE, "--judge-steps", "0"],
+        "public": [*READABLE, "--public", "pebbles"],
+        "public_count": [*READABLE, "--public-count", "0"],
+        "recipe": [*READABLE, "--recipe", "paper"],
+        "step_count": [*READABLE, "--step-count", "0"],
+        "seeds": [*READABLE, "--seeds", "none"],
+        "count_per_class": [*READABLE, "--count-per-class", "1"],
+        "precision": [*READABLE, "--precision", "float64"],
+        "release_context": [*READABLE, "--release-context", "secret"],
+        "track": [*READABLE, "--track", "wandb"],
+    },
+    "score": {
+        "reconstructions": ["none.npz"],
+        "config": ["--config", "none.toml"],
+        "out": [*SCORED, "--out", "a-file"],
+        "made_by": [*SCORED, "--made-by", ""],
+        "access": [*SCORED, "--access", "grey-box"],
+        "untrained": [*SCORED, "--untrained", "none"],
+        "public": [*SCORED, "--public", "pebbles"],
+        "public_count": [*SCORED, "--public-count", "0"],
+        "private": [*SCORED, "--private", "none"],
+        "held_out": [*SCORED, "--held-out", "pictures"],
+        "held_out_share": [*SCORED, "--held-out-share", "0"],
+        "max_bad": [*SCORED, "--max-bad", "2"],
+        "judge": [*SCORED, "--judge", "none.onnx"],
+        "judge_steps": [*SCORED, "--judge-steps", "-5"],
+        "target": [*SCORED, "--target", "none.pt"],
+        "architecture": [*SCORED, "--target", "model.safetensors", "--architecture", "mlp"],
+        "mean": [*SCORED, *READABLE[:4], "--mean", "0.5"],
+        "std": [*SCORED, *READABLE[:4], "--std", "0.5"],
+        "release_context": [*SCORED, "--release-context", "secret"],
+    },
+    "train": {
+        "private": ["--private", "none", "--out", "trained.safetensors"],
+        "out": ["--private", "pictures", "--step-count", "1", "--out", "a-file/trained.safetensors"],
+        "architecture": [*TRAINED, "--architecture", "vit"],
+        "image_shape": [*TRAINED, "--image-shape", "1", "0", "8"],
+        "step_count": [*TRAINED, "--step-count", "0"],
+        "seed": [*TRAINED, "--seed", "one"],
+        "max_bad": [*TRAINED, "--max-bad", "7"],
+    },
+    "report": {"run": ["none"]},
+    "data inspect": {
+        "source": ["none"],
+        "split": ["pictures", "--split", "middle"],
+        "sheet": ["pictures", "--sheet", "no/where.png"],
+    },
+    "data make": {
+        "source": ["pebbles", "--out", "drawn"],
+        "out": ["strokes", "--count", "1", "--out", "a-file"],
+        "count": [*DRAWN, "--count", "0"],
+        "image_size": [*DRAWN, "--image-size", "-1"],
+        "seed": [*DRAWN, "--seed", "x"],
+    },
+}
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A working folder with a model of two classes, eight pictures and a file in the way."""
+    monkeypatch.chdir(tmp_path)
+    Path("a-file").write_text("")
+    random = np.random.default_rng(0)
+    for number in range(16):
+        place = Path("pictures", "ab"[number % 2])
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (8, 8), dtype=np.uint8)).save(place / f"{number}.png")
+    sizes = {"trunk.2": (16, 1024), "trunk.4": (16, 16), "head": (2, 16)}
+    tensors = {f"{name}.weight": random.normal(size=size).astype(np.float32) for name, size in sizes.items()}
+    biases = {f"{name}.bias": np.zeros(size[0], np.float32) for name, size in sizes.items()}
+    save_file({**tensors, **biases}, "model.safetensors")
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_table_of_bad_values_names_every_option_that_can_have_one(command):
+    hints = get_type_hints(COMMANDS[command])
+    named = {field.name for field in fields(COMMANDS[command]) if hints[field.name] is not bool}
+    assert set(BAD[command]) == named
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [(command, option) for command, options in BAD.items() for option in options]
+)
+def test_a_bad_value_is_one_line_and_exit_code_2(command, option, home, capsys):
+    before = {path for path in home.rglob("*") if path.is_file()}
+    try:
+        code = main([*command.split(), *BAD[command][option]])
+    except SystemExit as end:
+        code = end.code
+    out, err = capsys.readouterr()
+    errors = [line for line in err.splitlines() if line.startswith("patchmi: error: ")]
+    assert code == 2
+    assert len(errors) == 1
+    assert err.splitlines()[-1] == errors[0]
+    assert "Traceback" not in err
+    if command != "data inspect":
+        assert out == ""
+        assert {path for path in home.rglob("*") if path.is_file()} == before
