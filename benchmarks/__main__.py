@@ -1,6 +1,6 @@
 """Run the benchmarks and write `benchmarks/results/NAME.json`.
 
-python -m benchmarks                         # demo, speed, steps
+python -m benchmarks                         # demo, estimate, steps, race
 python -m benchmarks mnist --data ../shared/data/mnist
 """
 
@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 
-from benchmarks import demo, mnist, race, steps
+from benchmarks import demo, estimate, mnist, race, steps
 
 BENCHMARKS: dict[str, Callable[[Path | None], dict[str, Any]]] = {
     "demo": demo.measure,
+    "estimate": estimate.measure,
     "steps": steps.measure,
     "race": race.measure,
     "mnist": mnist.measure,

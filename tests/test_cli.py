@@ -253,7 +253,7 @@ def test_ctrl_c_ends_with_130_says_how_to_go_on_and_leaves_a_run_that_can(tmp_pa
 
 
 def test_the_command_line_offers_every_recipe_there_is():
-    from patchmi.cli import options
     from patchmi.attacks import RECIPES
+    from patchmi.cli import options
 
     assert set(get_args(options.RecipeName)) == set(RECIPES)

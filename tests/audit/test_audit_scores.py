@@ -99,6 +99,7 @@ def test_every_judge_answers_and_the_first_one_gives_the_features():
     arm = Arm(sums(0.1, 0.5, 0.9), torch.tensor([0, 1, 1]), torch.tensor([0, 0, 0]))
     answered = judge_arm(arm, judges, votes_needed=2)
     assert answered.logits.argmax(dim=2).tolist() == [[0, 1, 1], [0, 0, 1]]
+    assert answered.features is not None
     assert answered.features.flatten().tolist() == pytest.approx([0.1, 0.5, 0.9])
     assert answered.consensus().tolist() == [[1.0, 0.5]]
 

@@ -113,10 +113,11 @@ def test_a_source_of_broken_images_alone_is_inspected(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["strokes", "glyphs", "leaves"])
-def test_what_is_drawn_by_rule_cannot_be_inspected(source, tmp_path, monkeypatch):
+def test_some_of_what_is_drawn_by_rule_is_inspected_unless_a_path_has_its_name(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SourceInvalid, match="drawn by rule"):
-        inspect_source(source)
+    found = inspect_source(source)
+    assert (found.count, found.sizes, found.duplicates) == (200, (((32, 32), 200),), ())
+    assert found.modes == (("RGB" if source == "leaves" else "L", 200),)
     write_pngs(strokes(3, image_size=8), tmp_path / source)
     assert inspect_source(source).count == 3
 

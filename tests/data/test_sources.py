@@ -17,6 +17,7 @@ from patchmi.data import (
     load_digits,
     load_labelled,
     load_public,
+    shape_of,
     splits_of,
     strokes,
 )
@@ -241,6 +242,17 @@ def test_memory_for_many_images_is_that_of_the_result_and_little_more(tmp_path):
     assert grown < 1.6 * result
 
 
+def test_a_source_s_own_shape_is_that_of_its_first_readable_image(tmp_path):
+    save(tmp_path / "a" / "1.png", 3, size=(5, 7))
+    save(tmp_path / "a" / "2.png", (1, 2, 3), mode="RGB")
+    assert shape_of(str(tmp_path / "a")) == (1, 7, 5)
+    (tmp_path / "a" / "1.png").write_bytes(b"")
+    assert shape_of(str(tmp_path / "a")) == (3, 8, 8)
+    (tmp_path / "a" / "2.png").write_bytes(b"")
+    with pytest.raises(SourceInvalid, match="no image that can be read"):
+        shape_of(str(tmp_path / "a"))
+
+
 # Counts
 
 
@@ -317,7 +329,7 @@ def test_nothing_is_written_to_standard_output(tmp_path, capfd):
 def test_procedural_sources_have_one_split_and_no_labels(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert splits_of("glyphs") == ("train",)
-    with pytest.raises(SourceInvalid, match="drawn by rule, with no label"):
+    with pytest.raises(SourceInvalid, match=r"no labels found \(drawn by rule"):
         load_labelled("glyphs", image_shape=GREY)
 
 

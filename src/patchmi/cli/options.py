@@ -65,7 +65,7 @@ class Audit:
     trust_model: bool = False
     """Open TorchScript and torch.export files, which can run code of whoever made them."""
     image_shape: tuple[int, int, int] | None = None
-    """Channels, height and width of the model's images; else as its files say, else as the private ones are."""
+    """Channels, height and width of its images; else as its files say, else as of the private ones."""
     mean: tuple[float, ...] = ()
     """What the model's pixels in [0, 1] are shifted by, a number a channel, if it does not do so itself."""
     std: tuple[float, ...] = ()

@@ -76,20 +76,22 @@ def short_reason(error: Exception) -> str:
     return line if len(line) <= 100 else f"{line[:99]}…"
 
 
-def check_labels(place: Path, labels: Sequence[int] | np.ndarray, *, class_count: int = MAX_CLASSES) -> None:
+def check_labels(
+    place: Path, labels: Sequence[int | None] | np.ndarray, *, class_count: int = MAX_CLASSES
+) -> None:
     """Refuse labels that name no class.
 
     Args:
         place: The file they come from.
-        labels: Whole numbers of any size.
+        labels: Whole numbers of any size; None where there is none.
         class_count: Number of classes.
     """
-    wrong = next((number for number, label in enumerate(labels) if not 0 <= label < class_count), None)
-    if wrong is not None:
-        raise SourceInvalid(
-            f"{place}: the label of image {wrong} is {labels[wrong]}; give whole numbers from 0 to "
-            f"{class_count - 1:,}"
-        )
+    for number, label in enumerate(labels):
+        if label is not None and not 0 <= label < class_count:
+            raise SourceInvalid(
+                f"{place}: the label of image {number} is {label}; give whole numbers from 0 to "
+                f"{class_count - 1:,}"
+            )
 
 
 def numbered_classes(labels: np.ndarray) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def inspect_source(source: str, *, split: str = "train", max_bad_share: float = 
     """Read every image of a split once, and say what there is.
 
     Args:
-        source: A path or a hub's data set.
+        source: A path, a hub's data set, or `strokes`, `glyphs`, `leaves`, of which a few are drawn.
         split: Which part, where the source has parts.
         max_bad_share: Largest share of the images that may be unreadable.
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from patchmi.data.arrays import npz_file, safetensors_file
+from patchmi.data.arrays import array_contents, npz_file, safetensors_file
 from patchmi.data.contents import Broken, Contents, SourceInvalid, Splits
 from patchmi.data.folders import image_folder, list_folder
 from patchmi.data.hub import PREFIX, fetch_hub
@@ -22,12 +22,15 @@ FILES = {".npz": npz_file, ".safetensors": safetensors_file, ".parquet": parquet
 PICKLES = frozenset([".npy", ".pickle", ".pkl", ".joblib", ".pt", ".pth", ".bin", ".ckpt"])
 """Endings of files that may run code when they are opened."""
 
+DRAWN_COUNT, DRAWN_SIDE = 200, 32
+"""How many images of a procedural source are opened, and their side in pixels."""
+
 
 def open_source(source: str) -> Splits:
     """The splits of a source by name, nothing of them decoded.
 
     Args:
-        source: A path or a hub's data set.
+        source: A path, a hub's data set, or a procedural source where no path has its name.
 
     Raises:
         SourceInvalid: If there is no such source, or it is of no known kind.
@@ -41,7 +44,7 @@ def open_source(source: str) -> Splits:
     path = Path(source)
     if not path.exists():
         if source in PROCEDURAL:
-            raise SourceInvalid(f"{source}: drawn by rule, with no label and no file; give a path")
+            return {"train": partial(_draw, source)}
         raise SourceInvalid(
             f"{source}: no such source; give {', '.join(PROCEDURAL)}, or a path that exists, "
             "or hub:OWNER/NAME"
@@ -107,6 +110,14 @@ def _open_folder(root: Path, *, bounds: Path) -> Splits:
     if any(is_idx_images(path) for path in listing.files):
         return idx_folder([root / path for path in listing.files])
     return image_folder(listing)
+
+
+def _draw(source: str) -> Contents:
+    """A few images drawn by rule, to be looked at."""
+    images = PROCEDURAL[source](DRAWN_COUNT, image_size=DRAWN_SIDE)
+    pixels = (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    contents = array_contents(Path(source), pixels, None, without_labels="drawn by rule, it has none")
+    return replace(contents, notes=(f"{DRAWN_COUNT} images were drawn by rule with seed 0",))
 
 
 def _noted(open_split: Callable[[], Contents], note: str) -> Contents:

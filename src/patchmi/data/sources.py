@@ -128,7 +128,7 @@ def splits_of(source: str) -> tuple[str, ...]:
         SourceInvalid: If there is no such source.
         UnsafeInput: If the file could run code when it is opened.
     """
-    return ("train",) if source in PROCEDURAL else tuple(open_source(source))
+    return tuple(open_source(source))
 
 
 def shape_of(source: str, *, split: str = "train") -> tuple[int, int, int]:

@@ -187,7 +187,7 @@ def _class_numbers(path: Path, labels: Sequence[int | str | None], names: Sequen
     """Each row's class, -1 where it has none."""
     number_of = {name: number for number, name in enumerate(names)}
     numbers = [number_of.get(label, -2) if isinstance(label, str) else label for label in labels]
-    check_labels(path, [0 if number is None else number for number in numbers], class_count=len(names))
+    check_labels(path, numbers, class_count=len(names))
     return np.array([-1 if number is None else number for number in numbers], np.int64)
 
 

@@ -1,4 +1,4 @@
-"""What a safetensors file of patchmi's own says of its network: written by `patchmi train`, read on opening."""
+"""What a safetensors file of `patchmi train` says of its network."""
 
 import json
 from dataclasses import dataclass
