@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 TEXTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+TRUSTED = {"patchmi/target/trusted.py": ["torch.jit.load", "torch.export.load"]}
+"""The only place that runs files, for users who pass --trust-model."""
 UNSAFE_CALLS = {"eval", "exec", "yaml.load", "yaml.unsafe_load", "torch.jit.load", "torch.export.load"}
 
 
@@ -74,7 +76,8 @@ def test_every_folder_of_the_package_has_a_face():
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))
 def test_no_module_can_run_code_from_a_file(source):
-    assert unsafe_code_in(source.read_text(encoding="utf-8")) == []
+    finds = [find.partition(": ")[2] for find in unsafe_code_in(source.read_text(encoding="utf-8"))]
+    assert finds == TRUSTED.get(source.relative_to(ROOT / "src").as_posix(), [])
 
 
 @pytest.mark.parametrize(

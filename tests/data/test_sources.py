@@ -153,7 +153,10 @@ def test_a_readme_of_a_data_hub_beside_parquet_files_names_nothing_that_is_fetch
         '---\nconfigs:\n- config_name: default\n  data_files: "hf://datasets/some/thing/a.parquet"\n---\n'
     )
     (folder / "thing.py").write_text("raise SystemExit('run')")
-    assert load_labelled(str(folder), image_shape=GREY).class_names == ("cat", "dog")
+    (folder / "data" / "test-00001-of-00002.parquet").symlink_to(animals(tmp_path / "elsewhere") / "cat")
+    found = load_labelled(str(folder), image_shape=GREY)
+    assert found.class_names == ("cat", "dog")
+    assert "ignored: data/test-00001-of-00002.parquet, README.md, thing.py" in found.notes
 
 
 def test_a_split_that_is_not_there_is_refused(tmp_path):

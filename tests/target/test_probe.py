@@ -168,7 +168,10 @@ def test_other_number_formats_are_audited_as_a_copy_in_float32(numbers):
 
 
 def test_randomness_in_the_answers_is_noted():
-    findings = findings_of(Linear(lambda scores: F.dropout(scores, training=True)).eval())
+    model = Linear(lambda scores: F.dropout(scores, training=True)).eval()
+    random = torch.get_rng_state()
+    findings = findings_of(model)
+    assert torch.equal(torch.get_rng_state(), random)
     assert any("answers differently when asked again" in finding for finding in findings)
 
 
@@ -402,6 +405,19 @@ def test_the_reading_that_a_target_was_trained_for_is_found_and_named(channel_co
         check_accuracy(target, images=images, labels=labels, declared=0.98)
     assert f"{words} it is 1: give --mean " in str(misread.value)
     assert "\n" not in str(misread.value)
+
+
+@pytest.mark.parametrize("channel_count", [1, 3])
+def test_of_readings_that_do_equally_well_the_plainest_is_named(channel_count):
+    """Black and white can be told apart in nearly every scale, and in any order of channels."""
+    labels = torch.arange(200) % 2 * 3
+    images = (0.125 + labels / 4).reshape(-1, 1, 1, 1).expand(-1, channel_count, 8, 8)
+    wrong = {"mean": (0.9,) * channel_count, "std": (0.05,) * channel_count}
+    target = Target(Brightness(lambda images: images), tuple("abcd"), (channel_count, 8, 8), **wrong)
+    with pytest.raises(
+        TargetMisread, match=r"in training; with mean 0( 0 0)? and std 1( 1 1)? it is 1: give"
+    ):
+        check_accuracy(target, images=images, labels=labels, declared=0.98)
 
 
 @pytest.mark.parametrize(

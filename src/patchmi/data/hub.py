@@ -20,7 +20,7 @@ def fetch_hub(source: str) -> tuple[Path, Path]:
         source: `hub:OWNER/NAME`, then perhaps `/FOLDER` for a part of it and `@REVISION` for a version.
 
     Returns:
-        The folder, whose last parent is named by the revision, and the folder that its links lead into.
+        The folder, in or below one named by the revision, and the folder that its links may lead into.
 
     Raises:
         SourceInvalid: If the name is no such name, or nothing can be fetched.

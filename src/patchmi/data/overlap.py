@@ -13,7 +13,7 @@ NEAR = 0.995
 """Two images are near if the correlation of their brightness, in means of 2×2 pixels, is at least this.
 
 Measured at 32×32: shifted and saved as JPEG of quality 75, all strokes and digits and 94 % of photographs
-reach it. Between the training and the test images of MNIST 3 pairs do, all of them plain strokes, and of
+reach it. Between the training and the test images of MNIST 3 pairs do, and of
 CIFAR-10 7, all of them the same photograph. Random strokes get no further than .985 with digits.
 """
 

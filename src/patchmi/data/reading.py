@@ -106,10 +106,18 @@ def check_broken(source: str, broken: Sequence[Broken], *, count: int, max_bad_s
 def _open_folder(root: Path, *, bounds: Path) -> Splits:
     listing = list_folder(root, bounds=bounds)
     if tables := [path for path in listing.files if path.suffix == ".parquet"]:
-        return parquet_folder(root, tables)
+        others = [path for path in listing.files if path.suffix != ".parquet"]
+        return _note_ignored(parquet_folder(root, tables), [*listing.ignored, *others])
     if any(is_idx_images(path) for path in listing.files):
-        return idx_folder([root / path for path in listing.files])
+        return _note_ignored(idx_folder([root / path for path in listing.files]), listing.ignored)
     return image_folder(listing)
+
+
+def _note_ignored(splits: Splits, ignored: Sequence[Path]) -> Splits:
+    if not ignored:
+        return splits
+    note = f"ignored: {listed([*map(str, ignored)])}"
+    return {split: partial(_noted, open_split, note) for split, open_split in splits.items()}
 
 
 def _draw(source: str) -> Contents:

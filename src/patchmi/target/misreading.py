@@ -1,16 +1,14 @@
 """Is the target read as it was trained? One that is not looks as if it gave nothing away."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from scipy.special import bdtr
-from torch.nn import functional as F
 
 from patchmi.target.access import Target, answers
 from patchmi.target.reading import TargetInvalid
-from patchmi.types import Images, Labels, Logits
+from patchmi.types import Images, Labels
 
 SIGNIFICANCE = 1e-3
 """How often a target that is as good as declared would be stopped by chance, at most."""
@@ -99,16 +97,16 @@ def _hint(target: Target, *, images: Images, labels: Labels, predictions: Labels
     """The reading that gives the best accuracy and how to ask for it, or where else to look."""
     chosen = torch.linspace(0, len(images) - 1, min(len(images), _TRIED_COUNT)).long()
     tried = [
-        (*_accuracy_and_likelihood(answers(reading, seen), labels[chosen]), words, remedy)
+        (_share(answers(reading, seen).argmax(dim=1), labels[chosen]), words, remedy)
         for reading, seen, words, remedy in _readings(target, images[chosen])
     ]
     if len(images) >= 10 * target.class_count:
         words = "with its classes in another order"
         remedy = "give the images' classes in the order of the target's"
         in_order = _accuracy_in_best_order(predictions, labels, target.class_count)
-        tried.append((in_order, -math.inf, words, remedy))
-    best, _, words, remedy = max(tried)
-    if best < float((predictions == labels).float().mean()) + _CLEARLY:
+        tried.append((in_order, words, remedy))
+    best, words, remedy = max(tried, key=lambda row: row[0])  # of equals the first, which is the plainest
+    if best < _share(predictions, labels) + _CLEARLY:
         return (
             "no usual normalisation, scale or order of channels or classes does better: check --image-shape "
             "and the weights, or give --declared-accuracy if this is what it is"
@@ -117,32 +115,31 @@ def _hint(target: Target, *, images: Images, labels: Labels, predictions: Labels
 
 
 def _readings(target: Target, images: Images) -> Iterator[tuple[Target, Images, str, str]]:
-    """Other ways to show the target the images: as whom, what, in words, and how to ask for it."""
+    """Other ways to show it the images, the plainest first: to whom, what, in words, how to ask for it."""
     channel_count = target.image_shape[0]
-    turned = {1: ("inverted", 1 - images), 3: ("blue first", images.flip(1))}
-    for mean, std in _NORMALISATIONS:
-        if len(mean) not in (1, channel_count):
-            continue
-        numbers = [
-            " ".join(f"{number:.4g}" for number in part * (channel_count // len(part)))
-            for part in (mean, std)
-        ]
-        options = f"--mean {numbers[0]} --std {numbers[1]}"
-        reading = replace(
-            target, mean=mean * (channel_count // len(mean)), std=std * (channel_count // len(std))
-        )
-        yield reading, images, f"with mean {numbers[0]} and std {numbers[1]}", f"give {options}"
-        if channel_count in turned:
-            words, seen = turned[channel_count]
-            remedy = (
-                f"give {options} and a model that takes images so (--architecture package.module:function)"
+    ways = [("", "", images)]
+    elsewhere = " and a model that takes images so (--architecture package.module:function)"
+    if channel_count == 1:
+        ways.append(("on images inverted ", elsewhere, 1 - images))
+    elif channel_count == 3:
+        ways.append(("on images blue first ", elsewhere, images.flip(1)))
+    for words, remedy, seen in ways:
+        for mean, std in _NORMALISATIONS:
+            if len(mean) not in (1, channel_count):
+                continue
+            times = channel_count // len(mean)
+            shift, scale = (" ".join(f"{number:.4g}" for number in part * times) for part in (mean, std))
+            reading = replace(target, mean=mean * times, std=std * times)
+            yield (
+                reading,
+                seen,
+                f"{words}with mean {shift} and std {scale}",
+                f"give --mean {shift} --std {scale}{remedy}",
             )
-            yield reading, seen, f"on images {words} with mean {numbers[0]} and std {numbers[1]}", remedy
 
 
-def _accuracy_and_likelihood(logits: Logits, labels: Labels) -> tuple[float, float]:
-    """By which readings are ranked: many networks classify well what they see too bright, but less surely."""
-    return float((logits.argmax(dim=1) == labels).float().mean()), -float(F.cross_entropy(logits, labels))
+def _share(predictions: Labels, labels: Labels) -> float:
+    return float((predictions == labels).float().mean())
 
 
 def _accuracy_in_best_order(predictions: Labels, labels: Labels, class_count: int) -> float:

@@ -187,7 +187,8 @@ def _gradient_arrives(target: Target, images: Images) -> bool:
     module = machine.place(AsClassifier(replace(target, model=_copy_of(target)))).eval().requires_grad_(False)
     pixels = images.clone().requires_grad_()
     try:
-        logits = module(pixels)
+        with machine.seeded(0):
+            logits = module(pixels)
         weights = torch.arange(1.0, logits.shape[1] + 1, device=logits.device)
         (gradient,) = torch.autograd.grad((logits * weights).sum(), pixels)
     except Exception:  # noqa: BLE001 - a model that leaves torch on its way may raise anything
