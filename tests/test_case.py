@@ -81,6 +81,17 @@ def test_folders_named_as_the_model_names_its_classes_are_matched_by_name(home, 
     assert hits.double().mean() > 0.8
 
 
+def test_a_function_of_the_user_s_is_told_the_number_of_classes(home, tmp_path, monkeypatch):
+    (tmp_path / "my_network.py").write_text(
+        "from patchmi.networks import ARCHITECTURES\n"
+        "def make(num_classes):\n"
+        "    return ARCHITECTURES['resnet10'](class_count=num_classes, channel_count=1, width=4)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    case = open_case(model_of(home, architecture="my_network:make"), PrivateFiles(str(home / "train")))
+    assert case.target.class_names == NAMES
+
+
 def test_a_misread_model_stops_before_anything_is_attacked(home, quarters, tmp_path):
     names = ("b", "a", "d", "c")  # in an order that is not the model's
     write_folders(tmp_path / "train", quarters(32, seed=1), names)

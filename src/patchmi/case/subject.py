@@ -6,7 +6,7 @@ import torch
 
 from patchmi.audit import Findings, Private
 from patchmi.case.images import PrivateFiles, listed, open_private
-from patchmi.data import SourceInvalid, shape_of
+from patchmi.data import SourceInvalid, class_names_of, shape_of
 from patchmi.target import Target, TargetFile, check_accuracy, open_target, probe_target
 
 
@@ -35,8 +35,15 @@ def open_case(
         TargetInvalid: If the model cannot be opened, or is so inaccurate that it must be misread.
         SourceInvalid: If the images cannot be read, or their classes are not the model's.
     """
-    shape = None if private_files is None else shape_of(private_files.source)
-    opened = open_target(file, image_shape=shape)
+    if private_files is None:
+        opened = open_target(file)
+    else:
+        source = private_files.source
+        origin = (file.architecture or "").partition(":")[0]
+        # Only a function of the user's must be told; other networks know, and a difference is named below.
+        is_function = origin not in ("", "timm", "patchmi")
+        class_count = len(class_names_of(source)) if is_function else None
+        opened = open_target(file, class_count=class_count, image_shape=shape_of(source))
     target, probed = probe_target(opened.target)
     findings = [*opened.findings, *probed]
     if private_files is None:

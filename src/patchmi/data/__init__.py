@@ -8,6 +8,7 @@ from patchmi.data.procedural import PROCEDURAL, glyphs, leaves, strokes
 from patchmi.data.sources import (
     LabelledImages,
     Source,
+    class_names_of,
     load_digits,
     load_labelled,
     load_public,
@@ -25,6 +26,7 @@ __all__ = [
     "Pair",
     "Source",
     "SourceInvalid",
+    "class_names_of",
     "contact_sheet",
     "glyphs",
     "inspect_source",

@@ -131,6 +131,20 @@ def splits_of(source: str) -> tuple[str, ...]:
     return tuple(open_source(source))
 
 
+def class_names_of(source: str, *, split: str = "train") -> tuple[str, ...]:
+    """The classes of a source in the order of their numbers; empty where it has none. No image is decoded.
+
+    Args:
+        source: What `load_labelled` takes.
+        split: Which part, where the source has parts.
+
+    Raises:
+        SourceInvalid: If there is no such source or split.
+        UnsafeInput: If the file could run code when it is opened.
+    """
+    return take_split(source, open_source(source), split).class_names
+
+
 def shape_of(source: str, *, split: str = "train") -> tuple[int, int, int]:
     """Channels, height and width of the first image that can be read, 1 channel for grey and 3 for colour.
 
