@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -62,6 +63,20 @@ def test_help_does_not_import_torch():
     assert done.stderr == "loaded: []\n"
     for command in ("demo", "audit", "score", "train", "report", "data"):
         assert f"Example: patchmi {command} " in done.stdout
+
+
+@pytest.mark.parametrize("arguments", ["audit --help", "data inspect strokes"])
+def test_a_reader_who_stops_reading_is_no_error(arguments):
+    # A pipe of no room: the first line goes through, the rest finds nobody.
+    done = subprocess.run(
+        f"{shlex.join(PATCHMI)} {arguments} | true",
+        shell=True,
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(

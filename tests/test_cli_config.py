@@ -74,8 +74,9 @@ def test_every_option_of_every_command_has_a_help():
         ("mean = 0.5", "mean = 0.5 is not a list of numbers"),
         ("mean = ['a']", "mean = ['a'] is not a list of numbers"),
         ("judge = 'a@b'", "judge = 'a@b' is not a list of texts"),
-        ("sedes = 3", "no option sedes; there are out, target"),
+        ("sedes = 3", "no option sedes; is it seeds?"),
         ("resume = true", "no option resume"),
+        ("x = 1", "no option x; there are target, architecture"),
         ("seeds = ", "cannot be read as TOML"),
     ],
 )

@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Torch is imported only when there is work to do."""
 
+import os
 import sys
 from contextlib import redirect_stderr
 from io import StringIO
@@ -19,7 +20,15 @@ USAGE, UNSAFE, RESOURCES, INTERRUPTED = 2, 4, 5, 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return _main(sys.argv[1:] if arguments is None else arguments)
+    except BrokenPipeError:
+        # Whoever reads, as `| head` does, has read enough; nothing is left to be flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _main(arguments: list[str]) -> int:
     try:
         options = _parse(arguments)
     except ValueError as error:
@@ -40,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     except UnsafeInput as error:
         say(f"refused: {error}")
         return UNSAFE
+    except BrokenPipeError:
+        raise
     except (RunError, ValueError, OSError) as error:
         say(f"error: {error}")
         return USAGE

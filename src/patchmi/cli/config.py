@@ -1,11 +1,13 @@
 """The options of a command in a TOML file: read with `--config`, written with comments by `--init`."""
 
 import ast
+import difflib
 import inspect
 import json
 import tomllib
 import types
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -36,7 +38,9 @@ def read_options(kind: type[Options], path: Path) -> Options:
     known = [field.name for field in fields(kind) if field.name not in _NOT_IN_FILES]  # pyright: ignore[reportArgumentType]
     for name, value in given.items():
         if name not in known:
-            raise ValueError(f"--config {path}: no option {name}; there are {', '.join(known)}")
+            near = difflib.get_close_matches(name, known)
+            meant = f"is it {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+            raise ValueError(f"--config {path}: no option {name}; {meant}")
         if not _fits(value, hints[name]):
             raise ValueError(f"--config {path}: {name} = {value!r} is not {_words(hints[name])}")
     return kind(**{name: _cast(value, hints[name]) for name, value in given.items()})
@@ -62,18 +66,15 @@ def write_options(options: Any) -> str:
 
 
 def field_helps(kind: type) -> dict[str, str]:
-    """The text below each field of a dataclass, which Python itself does not keep."""
-    (body,) = ast.parse(inspect.getsource(kind)).body
-    assert isinstance(body, ast.ClassDef)
-    return {
-        field.target.id: text.value.value
-        for field, text in zip(body.body, body.body[1:], strict=False)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-        and isinstance(text.value.value, str)
-    }
+    """The text below each field of a dataclass and of those it extends, which Python itself does not keep."""
+    helps: dict[str, str] = {}
+    for part in reversed([part for part in kind.mro() if is_dataclass(part)]):
+        (body,) = ast.parse(inspect.getsource(part)).body
+        assert isinstance(body, ast.ClassDef)
+        for field, text in pairwise(body.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                helps[ast.unparse(field.target)] = ast.literal_eval(text.value)
+    return helps
 
 
 def _alternative(hint: Any) -> Any:

@@ -39,41 +39,19 @@ class Demo:
 
 
 @dataclass(frozen=True)
-class Audit:
-    """Attack a classifier of yours, judge what comes out beside controls, and report.
-
-    Example: patchmi audit --target model.pt --architecture timm:resnet18 --private data/train
-    """
-
-    config: Path | None = None
-    """TOML file with these options, as --init writes it; options beside it take precedence."""
-    init: bool = False
-    """Write audit.toml with the options given here and stop."""
-    dry_run: bool = False
-    """Open and check everything, estimate time and memory, and stop."""
-    out: Path = Path("runs/audit")
-    """Run folder; what is in it already is not computed again with --resume."""
-    resume: bool = False
-    """Go on with the run in the folder; harmless where there is none."""
+class _Evidence:
+    """What `audit` and `score` both stand on: the model, the private images, the judges."""
 
     target: str | None = None
     """The model: a file (safetensors, state dict, ONNX), a Hugging Face folder, hub:NAME, or timm:NAME."""
     architecture: str | None = None
     """What a file of weights belongs to: timm:NAME, patchmi:NAME, or package.module:function."""
-    weights: Path | None = None
-    """Local weights for timm:NAME."""
     trust_model: bool = False
     """Open TorchScript and torch.export files, which can run code of whoever made them."""
-    image_shape: tuple[int, int, int] | None = None
-    """Channels, height and width of its images; else as its files say, else as of the private ones."""
     mean: tuple[float, ...] = ()
     """What the model's pixels in [0, 1] are shifted by, a number a channel, if it does not do so itself."""
     std: tuple[float, ...] = ()
     """What they are divided by then."""
-    class_names: tuple[str, ...] = ()
-    """The classes in the order of the model's answers, where its files do not say."""
-    declared_accuracy: float | None = None
-    """Its accuracy on held-out images as declared: far below, the audit stops: the model is misread."""
 
     private: str | None = None
     """Images the model was trained on: class folders, parquet, npz, IDX, or hub:OWNER/NAME."""
@@ -90,10 +68,34 @@ class Audit:
     judge_steps: Count = 1500
     """Steps of training for each judge that patchmi trains on the private images."""
 
-    public: str = "strokes"
-    """What the attacker has: strokes, glyphs, leaves, a path to images, or hub:OWNER/NAME."""
     public_count: Count = 15_000
     """Public images."""
+    release_context: Literal["open-weights", "public-api", "internal"] = "internal"
+    """Who can reach the model."""
+    resume: bool = False
+    """Go on with the run in the folder; harmless where there is none."""
+    gate: bool = False
+    """End with 1 if the verdict is EXPOSED and 3 if it is INCONCLUSIVE."""
+
+
+@dataclass(frozen=True)
+class Audit(_Evidence):
+    """Attack a classifier of yours, judge what comes out beside controls, and report.
+
+    Example: patchmi audit --target model.pt --architecture timm:resnet18 --private data/train
+    """
+
+    weights: Path | None = None
+    """Local weights for timm:NAME."""
+    image_shape: tuple[int, int, int] | None = None
+    """Channels, height and width of its images; else as its files say, else as of the private ones."""
+    class_names: tuple[str, ...] = ()
+    """The classes in the order of the model's answers, where its files do not say."""
+    declared_accuracy: float | None = None
+    """Its accuracy on held-out images as declared: far below, the audit stops: the model is misread."""
+
+    public: str = "strokes"
+    """What the attacker has: strokes, glyphs, leaves, a path to images, or hub:OWNER/NAME."""
     recipe: RecipeName = "default"
     """Recipe of Patch-MI."""
     step_count: int | None = None
@@ -106,16 +108,21 @@ class Audit:
     """Number format of the attack's networks."""
     positive_control: bool = False
     """If the target is not exposed, attack a model known to leak too: only then can a failure count."""
-    release_context: Literal["open-weights", "public-api", "internal"] = "internal"
-    """Who can reach the model."""
-    gate: bool = False
-    """End with 1 if the verdict is EXPOSED and 3 if it is INCONCLUSIVE."""
+
+    out: Path = Path("runs/audit")
+    """Run folder; what is in it already is not computed again with --resume."""
     track: Literal["tensorboard", "mlflow"] | None = None
     """Follow the attack's losses and the scores with one of the two, in files below --out."""
+    config: Path | None = None
+    """TOML file with these options, as --init writes it; options beside it take precedence."""
+    init: bool = False
+    """Write audit.toml with the options given here and stop."""
+    dry_run: bool = False
+    """Open and check everything, estimate time and memory, and stop."""
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(_Evidence):
     """Judge pictures that any tool made, by the same measures and with the same report.
 
     Example: patchmi score theirs.npz --private data/train --held-out data/test
@@ -123,12 +130,6 @@ class Score:
 
     reconstructions: Annotated[str | None, tyro.conf.Positional] = None
     """The pictures: safetensors or npz with images and labels, or class folders."""
-    config: Path | None = None
-    """TOML file with these options; options beside it take precedence."""
-    out: Path = Path("runs/score")
-    """Run folder."""
-    resume: bool = False
-    """Go on with the run in the folder; harmless where there is none."""
     made_by: str = "an attack made elsewhere"
     """What the report calls the attack."""
     access: Literal["white-box", "score", "label"] = "white-box"
@@ -137,38 +138,11 @@ class Score:
     """Pictures of the same tool without its target, a control."""
     public: str | None = None
     """What the attacker had, a control together with --target."""
-    public_count: Count = 15_000
-    """Public images."""
 
-    private: str | None = None
-    """Images the target was trained on: class folders, parquet, npz, IDX, or hub:OWNER/NAME."""
-    held_out: str | None = None
-    """Images of the same kind it was not trained on; else the test split of --private, or a share of it."""
-    held_out_share: Share = 0.2
-    """Share of --private to hold out where there is nothing else."""
-    max_bad: Share = 0.01
-    """Share of broken images to pass over."""
-    show_private: bool = False
-    """Let the report show held-out images."""
-    judge: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """A judge of yours, opened like a target, as SOURCE or ARCHITECTURE@SOURCE; repeat for more."""
-    judge_steps: Count = 1500
-    """Steps of training for each judge that patchmi trains on the private images."""
-
-    target: str | None = None
-    """The model the pictures were taken from, for its own opinion."""
-    architecture: str | None = None
-    """What a file of weights belongs to: timm:NAME, patchmi:NAME, or package.module:function."""
-    trust_model: bool = False
-    """Open TorchScript and torch.export files, which can run code of whoever made them."""
-    mean: tuple[float, ...] = ()
-    """What the model's pixels in [0, 1] are shifted by, a number a channel, if it does not do so itself."""
-    std: tuple[float, ...] = ()
-    """What they are divided by then."""
-    release_context: Literal["open-weights", "public-api", "internal"] = "internal"
-    """Who can reach the model."""
-    gate: bool = False
-    """End with 1 if the verdict is EXPOSED and 3 if it is INCONCLUSIVE."""
+    out: Path = Path("runs/score")
+    """Run folder."""
+    config: Path | None = None
+    """TOML file with these options; options beside it take precedence."""
 
 
 @dataclass(frozen=True)
