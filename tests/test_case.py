@@ -289,6 +289,36 @@ def test_a_trained_model_opens_as_a_target(home, tmp_path, capsys):
     assert case.target.class_names == NAMES
 
 
+def test_a_target_that_grants_scores_only_is_refused_before_anything_is_trained(home, tmp_path, capsys):
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["y"])],
+        "linear",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 1, 16, 16])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 4])],
+        [onnx.numpy_helper.from_array(quarter_weights(), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "linear.onnx")
+    command = audit_command(home, tmp_path / "run", *given_judges(home))
+    command[command.index("--target") + 1] = f"{tmp_path}/linear.onnx"
+    del command[3:5]  # an ONNX file brings its architecture
+    assert main(command) == 2
+    err = capsys.readouterr().err
+    assert "linear.onnx grants score access only, this attack needs white-box access" in err
+    assert not (tmp_path / "run").exists()
+
+
+def quarter_weights() -> np.ndarray:
+    """For each class the sum of its quarter's pixels."""
+    quarter = np.zeros((4, 16, 16), np.float32)
+    for label in range(4):
+        row, column = 8 * (label // 2), 8 * (label % 2)
+        quarter[label, row : row + 8, column : column + 8] = 1
+    return quarter.reshape(4, 256).T.copy()
+
+
 # Mistakes
 
 

@@ -86,6 +86,7 @@ def _audit(options: Audit, *, command: str) -> int:
     from patchmi.case import open_case, open_judges
     from patchmi.data import load_public
     from patchmi.runs import open_run
+    from patchmi.target import WhiteBox
 
     target_file = _target_file(options)
     if target_file is None:
@@ -95,6 +96,7 @@ def _audit(options: Audit, *, command: str) -> int:
         _private_files(options),
         declared_accuracy=options.declared_accuracy,
     )
+    WhiteBox(case.target)  # refuses now what an attack would refuse after the judges were trained
     public = load_public(
         options.public,
         image_shape=case.target.image_shape,

@@ -55,6 +55,7 @@ def read_hugging_face(folder: Path) -> Reading:
     try:
         from transformers import AutoConfig, AutoModelForImageClassification
         from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+        from transformers.utils.logging import disable_progress_bar
     except ImportError as error:
         raise TargetInvalid(
             f"{folder}: transformers cannot be imported ({in_one_line(error)}): pip install 'patchmi[hub]'"
@@ -65,6 +66,7 @@ def read_hugging_face(folder: Path) -> Reading:
     weights = _weight_files(folder)
     offline: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
+        disable_progress_bar()
         config = AutoConfig.from_pretrained(folder, **offline)
         model, loading = AutoModelForImageClassification.from_pretrained(
             folder,
