@@ -12,7 +12,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from patchmi.case import PrivateFiles, open_case, open_judges, open_pictures, open_private
+from patchmi.audit import Pictures
+from patchmi.case import PrivateFiles, in_order_of, open_case, open_judges, open_pictures, open_private
 from patchmi.cli import main
 from patchmi.data import SourceInvalid
 from patchmi.report import read_result
@@ -186,6 +187,20 @@ def test_pictures_of_another_tool_are_opened_from_npz_and_from_folders(home, qua
     assert from_folders.public.images.shape == (5, 1, 16, 16)
 
 
+def test_pictures_are_brought_into_the_order_of_the_private_classes_by_name(quarters):
+    images, labels = quarters(32, seed=3)
+    names = ("d", "a", "c", "b")
+    pictures = Pictures(images, labels, torch.zeros_like(labels), names, untrained=(images, labels))
+    ordered = in_order_of(("a", "b", "c", "d"), pictures)
+    assert [ordered.class_names[label] for label in ordered.labels] == [names[label] for label in labels]
+    assert ordered.untrained is not None
+    assert torch.equal(ordered.untrained[1], ordered.labels)
+    by_number = in_order_of(("w", "x", "y", "z"), pictures)
+    assert (by_number.class_names, by_number.labels.tolist()) == (("w", "x", "y", "z"), labels.tolist())
+    with pytest.raises(SourceInvalid, match=r"show 4 classes \(d, a, c, b\), the private images have 3"):
+        in_order_of(("a", "b", "c"), pictures)
+
+
 # Whole commands
 
 
@@ -260,6 +275,34 @@ def test_a_dry_run_estimates_each_stage_and_leaves_nothing(home, tmp_path, capsy
     seconds = [float(line.split()[1]) for line in printed[:-1]]
     assert seconds[-1] == pytest.approx(sum(seconds[:-1]), abs=3)
     assert not (tmp_path / "run").exists()
+
+
+def test_attack_leaves_its_pictures_for_score_and_tells_its_losses(home, tmp_path, capsys):
+    pytest.importorskip("tensorboard")
+    out = tmp_path / "attacked"
+    command = [
+        "attack", "--target", f"{home}/model.safetensors", "--architecture", "patchmi:resnet10",
+        "--image-shape", "1", "16", "16", "--public-count", "40", "--step-count", "12", "--seeds", "2",
+        "--count-per-class", "4", "--track", "tensorboard", "--out", str(out),
+    ]  # fmt: skip
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"{out}/reconstructions.safetensors\n"
+    assert not (out / "result.json").exists()
+    tags = {tag for file in out.glob("tensorboard/*/*") for tag in tags_of(file)}
+    assert {"attack/seed-0/prior", "attack/seed-1/attack", "attack/seed-1/batch_norm"} <= tags
+    assert main([*command, "--resume"]) == 0
+    score = ["score", f"{out}/reconstructions.safetensors", "--private", f"{home}/train"]
+    assert main([*score, "--out", f"{tmp_path}/scored", "--judge-steps", "20"]) == 0
+    result = read_result(tmp_path / "scored/result.json")
+    assert result["attack"]["seeds"] == [0, 1]
+    assert result["scores"]["judge_top1"]["n"] == 8
+
+
+def tags_of(file: Path) -> list[str]:
+    """What a TensorBoard file holds, by TensorBoard's own reader."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    return [value.tag for event in EventFileLoader(str(file)).Load() for value in event.summary.value]
 
 
 def test_score_judges_another_tool_s_pictures_from_the_command_line(home, quarters, tmp_path, capsys):

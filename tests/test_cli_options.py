@@ -10,11 +10,12 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from patchmi.cli import main
-from patchmi.cli.options import Audit, Demo, Inspect, Make, Report, Score, Train
+from patchmi.cli.options import Attack, Audit, Demo, Inspect, Make, Report, Score, Train
 
 COMMANDS = {
     "demo": Demo,
     "audit": Audit,
+    "attack": Attack,
     "score": Score,
     "train": Train,
     "report": Report,
@@ -63,6 +64,25 @@ BAD = {
         "release_context": [*READABLE, "--release-context", "secret"],
         "track": [*READABLE, "--track", "wandb"],
     },
+    "attack": {
+        "config": ["--config", "none.toml"],
+        "out": [*READABLE, "--public-count", "2", "--out", "a-file"],
+        "target": ["--target", "none.pt"],
+        "architecture": [*READABLE[:2], "--architecture", "resnet18"],
+        "weights": [*READABLE, "--weights", "none.pt"],
+        "image_shape": READABLE[:4],
+        "mean": [*READABLE, "--mean", "0.5"],
+        "std": [*READABLE, "--mean", "0.5", "--std", "-1"],
+        "class_names": [*READABLE, "--class-names", "one", "too", "many"],
+        "public": [*READABLE, "--public", "pebbles"],
+        "public_count": [*READABLE, "--public-count", "0"],
+        "recipe": [*READABLE, "--recipe", "paper"],
+        "step_count": [*READABLE, "--step-count", "0"],
+        "seeds": [*READABLE, "--seeds", "0"],
+        "count_per_class": [*READABLE, "--count-per-class", "1"],
+        "precision": [*READABLE, "--precision", "float64"],
+        "track": [*READABLE, "--track", "wandb"],
+    },
     "score": {
         "reconstructions": ["none.npz"],
         "config": ["--config", "none.toml"],
@@ -80,6 +100,9 @@ BAD = {
         "judge_steps": [*SCORED, "--judge-steps", "-5"],
         "target": [*SCORED, "--target", "none.pt"],
         "architecture": [*SCORED, "--target", "model.safetensors", "--architecture", "mlp"],
+        "weights": [*SCORED, *READABLE[:4], "--weights", "none.pt"],
+        "image_shape": [*SCORED, "--image-shape", "8", "8"],
+        "class_names": [*SCORED, *READABLE[:4], "--class-names", "one", "too", "many"],
         "mean": [*SCORED, *READABLE[:4], "--mean", "0.5"],
         "std": [*SCORED, *READABLE[:4], "--std", "0.5"],
         "release_context": [*SCORED, "--release-context", "secret"],

@@ -111,7 +111,7 @@ def test_resistance_needs_a_reference_model_that_was_exposed(outcome: bool | Non
         ({"held_out": None}, "no real held-out images", "give held-out"),
         ({"judge_kappa": 0.59}, "kappa 0.590", "better judges"),
         ({"judge_kappa": 0.5954}, "kappa 0.595, 0.60 is needed", "better judges"),
-        ({"judge_kappa": math.nan}, "kappa nan", "better judges"),
+        ({"judge_kappa": math.nan}, "kappa undefined", "better judges"),
         ({"judge_count": 2}, "2 judges where 3", "3 judges"),
     ],
 )

@@ -15,6 +15,7 @@ from patchmi.audit.evidence import gather_evidence
 from patchmi.audit.plan import NO_FINDINGS, Findings, Judge, Pictures, Plan, Private
 from patchmi.audit.scores import Arm, snapshot_scores
 from patchmi.audit.stages import (
+    RECONSTRUCTIONS,
     Attacked,
     attack_reference,
     attack_target,
@@ -118,6 +119,36 @@ def audit(
             "not_tested": document.not_tested(),
         },
     )
+
+
+def attack_only(
+    run: RunFolder,
+    *,
+    target: Target,
+    target_digest: str,
+    plan: Plan,
+    progress: Progress = silent,
+    observe: Observer = unobserved,
+) -> Path:
+    """Attack a target and leave the judging to others.
+
+    Args:
+        run: Where everything is kept; seeds that are there already are not run again.
+        target: The classifier under attack.
+        target_digest: SHA-256 of its file.
+        plan: The attack and what it may use.
+        progress: How to show how far each seed is.
+        observe: Is told the losses of the attack, named by run.
+
+    Returns:
+        The path of `reconstructions.safetensors`.
+
+    Raises:
+        ConfigChanged: The folder's run stands on another target, or on other public images.
+    """
+    run.pin_inputs(_inputs(target_digest, None, [], plan))
+    attack_target(run, target, plan, progress=progress, observe=observe)
+    return run.path(RECONSTRUCTIONS)
 
 
 def score(

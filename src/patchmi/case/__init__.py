@@ -8,13 +8,14 @@ from patchmi.case.judges import (
     train_judges,
     train_reference,
 )
-from patchmi.case.pictures import open_pictures
+from patchmi.case.pictures import in_order_of, open_pictures
 from patchmi.case.subject import Case, open_case
 from patchmi.case.training import train_target
 
 __all__ = [
     "Case",
     "PrivateFiles",
+    "in_order_of",
     "judge_trainings",
     "open_case",
     "open_judges",

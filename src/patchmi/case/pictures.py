@@ -1,11 +1,16 @@
 """Pictures that some tool made, opened to be scored."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from patchmi.audit import Pictures
-from patchmi.data import load_labelled, load_public, shape_of
+from patchmi.case.images import listed
+from patchmi.data import SourceInvalid, load_labelled, load_public, shape_of
+from patchmi.types import Labels
 
 
 def open_pictures(
@@ -14,7 +19,7 @@ def open_pictures(
     """Reconstructions that some tool made, and what was noticed.
 
     Args:
-        source: safetensors or npz with `images` and `labels`, or a folder of class folders.
+        source: safetensors (perhaps with `seeds`) or npz with `images` and `labels`, or class folders.
         untrained: The same of the tool without its target.
         public: What the attacker had.
         public_count: How many of them.
@@ -37,5 +42,44 @@ def open_pictures(
             public, image_shape=image_shape, count=public_count, max_bad_share=max_bad_share
         )
         notes += [f"Public images: {note}" for note in controls["public"].notes]
-    seeds = torch.zeros_like(made.labels)
+    seeds = _seeds_of(source, made.labels)
     return Pictures(made.images, made.labels, seeds, made.class_names, **controls), tuple(notes)
+
+
+def in_order_of(class_names: tuple[str, ...], pictures: Pictures) -> Pictures:
+    """The pictures with the private images' classes: matched by name if the names are the same, else by number.
+
+    Args:
+        class_names: Those of the private images, in order.
+        pictures: Any tool's.
+
+    Raises:
+        SourceInvalid: If there are more or fewer classes.
+    """
+    theirs = pictures.class_names
+    if len(theirs) != len(class_names):
+        raise SourceInvalid(
+            f"the pictures show {len(theirs)} classes ({listed(theirs)}), the private images have "
+            f"{len(class_names)}; give pictures of all of them"
+        )
+    if set(theirs) != set(class_names):
+        return replace(pictures, class_names=class_names)
+    order = torch.tensor([class_names.index(name) for name in theirs])
+    untrained = pictures.untrained
+    return replace(
+        pictures,
+        class_names=class_names,
+        labels=order[pictures.labels],
+        untrained=None if untrained is None else (untrained[0], order[untrained[1]]),
+    )
+
+
+def _seeds_of(source: str, labels: Labels) -> Labels:
+    """The run behind each picture, where a safetensors file has `seeds`, as patchmi's do; else one run."""
+    if Path(source).suffix == ".safetensors":
+        with safe_open(source, framework="pt") as file:
+            if "seeds" in file.keys():
+                seeds = file.get_tensor("seeds")
+                if seeds.shape == labels.shape and seeds.dtype == torch.int64:
+                    return seeds
+    return torch.zeros_like(labels)

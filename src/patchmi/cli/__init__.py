@@ -12,7 +12,7 @@ import tyro
 
 from patchmi.cli.commands import run_command, say
 from patchmi.cli.config import read_options
-from patchmi.cli.options import Audit, Options, Score
+from patchmi.cli.options import Attack, Audit, Options, Score
 
 USAGE, UNSAFE, RESOURCES, INTERRUPTED = 2, 4, 5, 130
 """Exit codes of the contract; 0, 1 and 3 are what a command returns."""
@@ -79,7 +79,7 @@ def _parse(arguments: list[str]) -> Options:
 
 def _defaults(arguments: list[str]) -> dict[str, Any]:
     """The options of `--config`, which those on the command line then replace."""
-    kind = {"audit": Audit, "score": Score}.get(arguments[0] if arguments else "")
+    kind = {"audit": Audit, "attack": Attack, "score": Score}.get(arguments[0] if arguments else "")
     if kind is None or "--init" in arguments:
         return {}
     for place, argument in enumerate(arguments):

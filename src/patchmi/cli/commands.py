@@ -10,7 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchmi.cli.config import write_options
-from patchmi.cli.options import Audit, Data, Demo, Inspect, Make, Options, Report, Score, Train
+from patchmi.cli.options import (
+    Attack,
+    AttackOptions,
+    Audit,
+    Data,
+    Demo,
+    Inspect,
+    JudgeOptions,
+    Make,
+    ModelOptions,
+    Options,
+    Report,
+    Score,
+    Train,
+)
 
 if TYPE_CHECKING:
     from patchmi.attacks import PatchMI
@@ -37,6 +51,8 @@ def run_command(options: Options, arguments: list[str]) -> int:
             return _demo(options, command=command)
         case Audit():
             return _audit(options, command=command)
+        case Attack():
+            return _attack_only(options)
         case Score():
             return _score(options, command=command)
         case Train():
@@ -53,8 +69,7 @@ def run_command(options: Options, arguments: list[str]) -> int:
 
 
 def _demo(options: Demo, *, command: str) -> int:
-    _check_counts(options, "seeds", "public_count", "step_count")
-    _check_counts(options, "count_per_class", least=4)  # a measure of variety looks at 3 neighbours
+    _check_attack(options)
     from patchmi.data import load_public
     from patchmi.demo import DIGIT_SHAPE, run_demo
     from patchmi.runs import open_run
@@ -79,8 +94,8 @@ def _demo(options: Demo, *, command: str) -> int:
 def _audit(options: Audit, *, command: str) -> int:
     if options.init:
         return _init(options)
-    _check_counts(options, "seeds", "public_count", "step_count", "judge_steps")
-    _check_counts(options, "count_per_class", least=4)
+    _check_attack(options)
+    _check_counts(options, "judge_steps")
     _check_shares(options, "held_out_share", "max_bad", "declared_accuracy")
     from patchmi.audit import Plan, audit
     from patchmi.case import open_case, open_judges
@@ -88,11 +103,8 @@ def _audit(options: Audit, *, command: str) -> int:
     from patchmi.runs import open_run
     from patchmi.target import WhiteBox
 
-    target_file = _target_file(options)
-    if target_file is None:
-        raise ValueError("--target: name the model, as in `patchmi audit --target model.safetensors …`")
     case = open_case(
-        target_file,
+        _target_file(options),
         _private_files(options),
         declared_accuracy=options.declared_accuracy,
     )
@@ -116,7 +128,7 @@ def _audit(options: Audit, *, command: str) -> int:
     )
     for finding in (*findings.target, *findings.images):
         say(finding)
-    attack = replace(_attack(options), precision=options.precision)
+    attack = _attack(options)
     plan = Plan(
         attack,
         public,
@@ -127,9 +139,8 @@ def _audit(options: Audit, *, command: str) -> int:
     )
     if options.dry_run:
         return _estimate(options, case, plan, attack=attack, given=given)
-    config = {**asdict(options), **dict.fromkeys(_NO_PART_OF_A_RUN)}
     with ExitStack() as stack:
-        run = stack.enter_context(open_run(options.out, config=config, resume=options.resume))
+        run = stack.enter_context(open_run(options.out, config=_config(options), resume=options.resume))
         observe, finish = _tracking(options, run, stack)
         judges = given or _trained_judges(run, case.private, options.judge_steps)
         if options.positive_control and case.private is not None:
@@ -149,11 +160,42 @@ def _audit(options: Audit, *, command: str) -> int:
         return _print_verdict(run, path, gate=options.gate)
 
 
+def _attack_only(options: Attack) -> int:
+    _check_attack(options)
+    from patchmi.audit import Plan, attack_only
+    from patchmi.case import open_case
+    from patchmi.data import load_public
+    from patchmi.runs import open_run
+    from patchmi.target import WhiteBox
+
+    case = open_case(_target_file(options), None)
+    WhiteBox(case.target)  # refuses now what the attack would refuse
+    public = load_public(options.public, image_shape=case.target.image_shape, count=options.public_count)
+    for finding in (*case.findings.target, *public.notes):
+        say(finding)
+    plan = Plan(
+        _attack(options), public, seeds=tuple(range(options.seeds)), count_per_class=options.count_per_class
+    )
+    with ExitStack() as stack:
+        run = stack.enter_context(open_run(options.out, config=_config(options), resume=options.resume))
+        observe, _ = _tracking(options, run, stack)
+        path = attack_only(
+            run,
+            target=case.target,
+            target_digest=case.target_digest,
+            plan=plan,
+            progress=show_progress,
+            observe=observe,
+        )
+    _print_path(path)
+    return DONE
+
+
 def _score(options: Score, *, command: str) -> int:
     _check_counts(options, "public_count", "judge_steps")
     _check_shares(options, "held_out_share", "max_bad")
     from patchmi.audit import Findings, score
-    from patchmi.case import open_case, open_judges, open_pictures, open_private
+    from patchmi.case import in_order_of, open_case, open_judges, open_pictures, open_private
     from patchmi.runs import open_run
 
     if options.reconstructions is None:
@@ -161,7 +203,6 @@ def _score(options: Score, *, command: str) -> int:
     if not options.made_by.strip():
         raise ValueError("--made-by: give the attack a name")
     private_files = _private_files(options)
-    target_file = _target_file(options)
     pictures, notes = open_pictures(
         options.reconstructions,
         untrained=options.untrained,
@@ -171,20 +212,15 @@ def _score(options: Score, *, command: str) -> int:
     )
     target = digest = private = None
     target_findings: tuple[str, ...] = ()
-    if target_file is not None:
-        case = open_case(replace(target_file, image_shape=pictures.image_shape), private_files)
+    if options.target is not None:
+        case = open_case(replace(_target_file(options), image_shape=pictures.image_shape), private_files)
         target, digest, private = case.target, case.target_digest, case.private
         target_findings, notes = case.findings.target, (*notes, *case.findings.images)
     elif private_files is not None:
         private, seen = open_private(private_files, image_shape=pictures.image_shape)
         notes = (*notes, *seen)
-    if private is not None and len(private.class_names) != len(pictures.class_names):
-        raise ValueError(
-            f"{options.reconstructions}: shows {len(pictures.class_names)} classes, {options.private} has "
-            f"{len(private.class_names)}; give pictures of all of them"
-        )
     if private is not None:
-        pictures = replace(pictures, class_names=private.class_names)
+        pictures = in_order_of(private.class_names, pictures)
     given, judge_findings = open_judges(
         options.judge,
         private,
@@ -194,8 +230,7 @@ def _score(options: Score, *, command: str) -> int:
     findings = Findings((*target_findings, *judge_findings), notes)
     for finding in (*findings.target, *findings.images):
         say(finding)
-    config = {**asdict(options), **dict.fromkeys(_NO_PART_OF_A_RUN & set(asdict(options)))}
-    with open_run(options.out, config=config, resume=options.resume) as run:
+    with open_run(options.out, config=_config(options), resume=options.resume) as run:
         path = score(
             run,
             replace(
@@ -269,7 +304,7 @@ def _estimate(options: Audit, case: "Case", plan: "Plan", *, attack: "PatchMI", 
     return DONE
 
 
-def _tracking(options: Audit, run: "RunFolder", stack: ExitStack) -> Any:
+def _tracking(options: Audit | Attack, run: "RunFolder", stack: ExitStack) -> Any:
     """Where the attack's losses go, and what is called with the finished run."""
     from patchmi.types import unobserved
 
@@ -291,20 +326,29 @@ _NO_PART_OF_A_RUN = {"out", "resume", "config", "init", "dry_run", "gate", "trac
 """Options that change nothing in a result."""
 
 
-def _target_file(options: Audit | Score) -> "TargetFile | None":
+def _config(options: Audit | Attack | Score) -> dict[str, Any]:
+    """The options that a result depends on; the others as null."""
+    return {name: None if name in _NO_PART_OF_A_RUN else value for name, value in asdict(options).items()}
+
+
+def _target_file(options: ModelOptions) -> "TargetFile":
     from patchmi.target import TargetFile
 
     if options.target is None:
-        return None
-    given = {
-        name: getattr(options, name)
-        for name in ("architecture", "weights", "class_names", "image_shape", "mean", "std", "trust_model")
-        if hasattr(options, name)
-    }
-    return TargetFile(options.target, **given)
+        raise ValueError("--target: name the model, as in `patchmi audit --target model.safetensors …`")
+    return TargetFile(
+        options.target,
+        architecture=options.architecture,
+        weights=options.weights,
+        class_names=options.class_names,
+        image_shape=options.image_shape,
+        mean=options.mean,
+        std=options.std,
+        trust_model=options.trust_model,
+    )
 
 
-def _private_files(options: Audit | Score) -> "PrivateFiles | None":
+def _private_files(options: JudgeOptions) -> "PrivateFiles | None":
     from patchmi.case import PrivateFiles
 
     if options.private is None:
@@ -334,6 +378,11 @@ def _reference(run: "RunFolder", private: "Private", step_count: int) -> Any:
     return train_reference(run, private, step_count=step_count, progress=show_progress)
 
 
+def _check_attack(options: Demo | Audit | Attack) -> None:
+    _check_counts(options, "seeds", "public_count", "step_count")
+    _check_counts(options, "count_per_class", least=4)  # a measure of variety looks at 3 neighbours
+
+
 def _check_counts(options: Any, *names: str, least: int = 1) -> None:
     for name in names:
         count = getattr(options, name)
@@ -350,10 +399,11 @@ def _check_shares(options: Any, *names: str) -> None:
             raise ValueError(f"--{name.replace('_', '-')} {share:g}: give a share between 0 and 1")
 
 
-def _attack(options: Demo | Audit) -> "PatchMI":
+def _attack(options: Demo | AttackOptions) -> "PatchMI":
     from patchmi.attacks import PatchMI
 
-    return PatchMI(recipe=options.recipe, step_count=options.step_count)
+    precision = options.precision if isinstance(options, AttackOptions) else "auto"
+    return PatchMI(recipe=options.recipe, step_count=options.step_count, precision=precision)
 
 
 def _inspect(options: Inspect) -> None:

@@ -39,19 +39,52 @@ class Demo:
 
 
 @dataclass(frozen=True)
-class _Evidence:
-    """What `audit` and `score` both stand on: the model, the private images, the judges."""
+class ModelOptions:
+    """The model, and how it is opened."""
 
     target: str | None = None
     """The model: a file (safetensors, state dict, ONNX), a Hugging Face folder, hub:NAME, or timm:NAME."""
     architecture: str | None = None
     """What a file of weights belongs to: timm:NAME, patchmi:NAME, or package.module:function."""
+    weights: Path | None = None
+    """Local weights for timm:NAME."""
     trust_model: bool = False
     """Open TorchScript and torch.export files, which can run code of whoever made them."""
+    image_shape: tuple[int, int, int] | None = None
+    """Channels, height and width of its images; else as its files say, else as of the private ones."""
     mean: tuple[float, ...] = ()
     """What the model's pixels in [0, 1] are shifted by, a number a channel, if it does not do so itself."""
     std: tuple[float, ...] = ()
     """What they are divided by then."""
+    class_names: tuple[str, ...] = ()
+    """The classes in the order of the model's answers, where its files do not say."""
+
+
+@dataclass(frozen=True)
+class AttackOptions:
+    """The attack, and what the attacker has."""
+
+    public: str = "strokes"
+    """What the attacker has: strokes, glyphs, leaves, a path to images, or hub:OWNER/NAME."""
+    public_count: Count = 15_000
+    """Public images."""
+    recipe: RecipeName = "default"
+    """Recipe of Patch-MI."""
+    step_count: int | None = None
+    """Steps of the attack, instead of the recipe's."""
+    seeds: Count = 3
+    """Runs of the attack; a firm verdict needs 3."""
+    count_per_class: Count = 200
+    """Reconstructions of each class and run."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the attack's networks."""
+    track: Literal["tensorboard", "mlflow"] | None = None
+    """Follow the attack's losses, and an audit's scores, with one of the two, in files below --out."""
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """The private images, the judges, and what follows from their word."""
 
     private: str | None = None
     """Images the model was trained on: class folders, parquet, npz, IDX, or hub:OWNER/NAME."""
@@ -67,52 +100,27 @@ class _Evidence:
     """A judge of yours, opened like the target, as SOURCE or ARCHITECTURE@SOURCE; repeat for more."""
     judge_steps: Count = 1500
     """Steps of training for each judge that patchmi trains on the private images."""
-
-    public_count: Count = 15_000
-    """Public images."""
     release_context: Literal["open-weights", "public-api", "internal"] = "internal"
     """Who can reach the model."""
-    resume: bool = False
-    """Go on with the run in the folder; harmless where there is none."""
     gate: bool = False
     """End with 1 if the verdict is EXPOSED and 3 if it is INCONCLUSIVE."""
 
 
 @dataclass(frozen=True)
-class Audit(_Evidence):
+class Audit(JudgeOptions, AttackOptions, ModelOptions):
     """Attack a classifier of yours, judge what comes out beside controls, and report.
 
     Example: patchmi audit --target model.pt --architecture timm:resnet18 --private data/train
     """
 
-    weights: Path | None = None
-    """Local weights for timm:NAME."""
-    image_shape: tuple[int, int, int] | None = None
-    """Channels, height and width of its images; else as its files say, else as of the private ones."""
-    class_names: tuple[str, ...] = ()
-    """The classes in the order of the model's answers, where its files do not say."""
     declared_accuracy: float | None = None
-    """Its accuracy on held-out images as declared: far below, the audit stops: the model is misread."""
-
-    public: str = "strokes"
-    """What the attacker has: strokes, glyphs, leaves, a path to images, or hub:OWNER/NAME."""
-    recipe: RecipeName = "default"
-    """Recipe of Patch-MI."""
-    step_count: int | None = None
-    """Steps of the attack, instead of the recipe's."""
-    seeds: Count = 3
-    """Runs of the attack; a firm verdict needs 3."""
-    count_per_class: Count = 200
-    """Reconstructions of each class and run."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the attack's networks."""
+    """The model's accuracy on held-out images as declared: far below, the audit stops: it is misread."""
     positive_control: bool = False
     """If the target is not exposed, attack a model known to leak too: only then can a failure count."""
-
     out: Path = Path("runs/audit")
     """Run folder; what is in it already is not computed again with --resume."""
-    track: Literal["tensorboard", "mlflow"] | None = None
-    """Follow the attack's losses and the scores with one of the two, in files below --out."""
+    resume: bool = False
+    """Go on with the run in the folder; harmless where there is none."""
     config: Path | None = None
     """TOML file with these options, as --init writes it; options beside it take precedence."""
     init: bool = False
@@ -122,7 +130,22 @@ class Audit(_Evidence):
 
 
 @dataclass(frozen=True)
-class Score(_Evidence):
+class Attack(AttackOptions, ModelOptions):
+    """Rebuild the classes of a classifier, and leave the judging to `patchmi score`.
+
+    Example: patchmi attack --target model.pt --architecture patchmi:resnet10 --image-shape 1 32 32
+    """
+
+    out: Path = Path("runs/attack")
+    """Run folder; what is in it already is not computed again with --resume."""
+    resume: bool = False
+    """Go on with the run in the folder; harmless where there is none."""
+    config: Path | None = None
+    """TOML file with these options; options beside it take precedence."""
+
+
+@dataclass(frozen=True)
+class Score(JudgeOptions, ModelOptions):
     """Judge pictures that any tool made, by the same measures and with the same report.
 
     Example: patchmi score theirs.npz --private data/train --held-out data/test
@@ -138,9 +161,12 @@ class Score(_Evidence):
     """Pictures of the same tool without its target, a control."""
     public: str | None = None
     """What the attacker had, a control together with --target."""
-
+    public_count: Count = 15_000
+    """Public images."""
     out: Path = Path("runs/score")
     """Run folder."""
+    resume: bool = False
+    """Go on with the run in the folder; harmless where there is none."""
     config: Path | None = None
     """TOML file with these options; options beside it take precedence."""
 
@@ -224,4 +250,4 @@ class Data:
     """What to do."""
 
 
-Options = Demo | Audit | Score | Train | Report | Data
+Options = Demo | Audit | Attack | Score | Train | Report | Data
