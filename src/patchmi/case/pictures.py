@@ -47,7 +47,7 @@ def open_pictures(
 
 
 def in_order_of(class_names: tuple[str, ...], pictures: Pictures) -> Pictures:
-    """The pictures with the private images' classes: matched by name if the names are the same, else by number.
+    """The pictures with the private images' classes: matched by name if these are the same, else by number.
 
     Args:
         class_names: Those of the private images, in order.
