@@ -14,6 +14,7 @@ from torch import nn
 
 from patchmi.audit import Pictures
 from patchmi.case import PrivateFiles, in_order_of, open_case, open_judges, open_pictures, open_private
+from patchmi.case.judges import _parts as parts_of
 from patchmi.cli import main
 from patchmi.data import SourceInvalid
 from patchmi.report import read_result
@@ -166,6 +167,22 @@ def test_judges_are_opened_like_targets_and_checked(home):
             class_names=NAMES[:3],
             image_shape=(1, 16, 16),
         )
+
+
+@pytest.mark.parametrize(
+    ("specification", "parts"),
+    [
+        ("a.onnx", ("a.onnx", None)),
+        ("timm:resnet18@a.pt", ("a.pt", "timm:resnet18")),
+        ("my.nets:make@b@c.pt", ("b@c.pt", "my.nets:make")),
+        ("hub:OWNER/NAME@v1", ("hub:OWNER/NAME@v1", None)),
+        ("odd@name.onnx", ("odd@name.onnx", None)),
+    ],
+)
+def test_a_judge_s_architecture_stands_before_the_first_at(specification, parts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("odd@name.onnx").write_bytes(b"")
+    assert parts_of(specification) == parts
 
 
 def test_pictures_of_another_tool_are_opened_from_npz_and_from_folders(home, quarters, tmp_path):

@@ -26,3 +26,9 @@ def test_more_seeds_more_judges_and_a_positive_control_cost_more_and_add_up(worl
     parts = (one.judges_seconds, one.attack_seconds, one.control_seconds, one.scores_seconds)
     assert one.seconds == sum(parts)
     assert one.peak_memory_bytes > 100e6
+
+
+def test_a_recipe_that_counts_passes_is_drawn_out_to_all_its_steps():
+    assert RECIPES["default"].steps_on(15_000) == 600
+    # 30 passes over 15,000 images in batches of 64, the last one smaller
+    assert RECIPES["paper-mnist"].steps_on(15_000) == 30 * 235

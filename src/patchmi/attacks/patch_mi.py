@@ -132,6 +132,7 @@ class PatchMI(AbstractAttack):
         state = checkpoint.load() or {"group": 0, "answers": []}
         answers: list[dict[str, Any]] = state["answers"]
         public = public.to(machine.device())
+        step_count = recipe.steps_on(len(public))
         for group in range(state["group"], len(groups)):
             torch.manual_seed(seed * 1_000_003 + groups[group][0])
             game = Game(recipe, door, groups[group])
@@ -145,9 +146,7 @@ class PatchMI(AbstractAttack):
                     game,
                     public,
                     precision=self.precision,
-                    steps=progress(
-                        range(game.step, game.step_count(len(public))), self._describe(groups, group, seed)
-                    ),
+                    steps=progress(range(game.step, step_count), self._describe(groups, group, seed)),
                     after_step=lambda game=game, group=group: checkpoint.save_if_due(
                         lambda: {
                             "group": group,
@@ -156,9 +155,9 @@ class PatchMI(AbstractAttack):
                             "random": machine.random_state(),
                         }
                     ),
-                    step_count=game.step_count(len(public)),
+                    step_count=step_count,
                     observe=observe,
-                    first_step=group * game.step_count(len(public)),
+                    first_step=group * step_count,
                 )
             answers.append(game.answer(count_per_class))
         images = torch.cat([answer["images"] for answer in answers]).float() / 255

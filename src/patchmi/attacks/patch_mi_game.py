@@ -75,12 +75,6 @@ class Game:
         self.step = 0
         self.seconds = 0.0
 
-    def step_count(self, public_count: int) -> int:
-        """Steps of this generator: as the recipe says, or so many passes over the public images."""
-        return self.recipe.step_count or self.recipe.epoch_count * math.ceil(
-            public_count / self.recipe.batch_size
-        )
-
     def look_at(self, public: Images, progress: Progress) -> None:
         """Weigh the public images for each class, and see how different two of a class are."""
         if self.recipe.public_weights:

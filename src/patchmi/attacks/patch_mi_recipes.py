@@ -1,5 +1,6 @@
 """The numbers of Patch-MI: ours (`default`) and those published for each data set (`paper-…`)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -104,6 +105,10 @@ class Recipe:
     code_count: int = 1
     """Values of the InfoGAN code; 1 is none."""
     code_weight: float = 0.3
+
+    def steps_on(self, public_count: int) -> int:
+        """Steps of a generator: `step_count`, or `epoch_count` passes over so many public images."""
+        return self.step_count or self.epoch_count * math.ceil(public_count / self.batch_size)
 
 
 def _paper(

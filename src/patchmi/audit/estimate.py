@@ -68,7 +68,7 @@ def estimate_cost(
 
 def _attack_seconds(attack: PatchMI, target: Target, plan: Plan) -> float:
     """Seconds of one run: before the first step, the steps at the pace of those tried, and the drawing."""
-    step_count = attack.settings(target.image_shape[1]).step_count or TRIED_STEPS
+    step_count = attack.settings(target.image_shape[1]).steps_on(len(plan.public.images))
     began = time.perf_counter()
     tried = replace(attack, step_count=TRIED_STEPS)
     made = tried(WhiteBox(target), plan.public.images, count_per_class=plan.count_per_class)

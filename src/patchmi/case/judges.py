@@ -58,9 +58,9 @@ def open_judges(
     """
     judges, findings = [], []
     for specification in specifications:
-        architecture, _, source = specification.rpartition("@")
+        source, architecture = _parts(specification)
         opened = open_target(
-            TargetFile(source, architecture=architecture or None, image_shape=image_shape),
+            TargetFile(source, architecture=architecture, image_shape=image_shape),
             class_count=len(class_names),
         )
         probed, noticed = probe_target(opened.target)
@@ -85,6 +85,14 @@ def open_judges(
         )
         findings += [f"Judge {judges[-1].name}: {finding}" for finding in (*opened.findings, *noticed)]
     return judges, tuple(findings)
+
+
+def _parts(specification: str) -> tuple[str, str | None]:
+    """Source and architecture; in `hub:OWNER/NAME@REVISION`, and in a file's own name, an @ is no sign."""
+    architecture, at, source = specification.partition("@")
+    if not at or specification.startswith("hub:") or Path(specification).exists():
+        return specification, None
+    return source, architecture
 
 
 def _name(source: str, judges: list[Judge]) -> str:
