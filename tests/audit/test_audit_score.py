@@ -84,7 +84,7 @@ def test_without_judges_the_target_s_word_is_reported_and_decides_nothing(world,
     assert result["verdict"]["word"] == "INCONCLUSIVE"
     assert "no judge looked at the pictures" in result["verdict"]["reasons"][0]
     known = {name for name, value in result["scores"].items() if value is not None}
-    assert known == {"target_top1"}
+    assert known == {"target_top1", "student_accuracy"}
     assert all(control is None for control in result["controls"].values())
     assert {entry["judge_top1"] for entry in result["classes"]} == {None}
     assert "not computed" in (tmp_path / "run/report.html").read_text()
@@ -121,6 +121,7 @@ def test_without_any_features_pictures_are_judged_but_not_compared(world, tmp_pa
     result = scored(world, tmp_path / "run", elsewhere(world), judges=blind)
     assert result["scores"]["judge_top1"]["value"] > 0.8
     assert result["scores"]["coverage"] is None
+    assert result["scores"]["student_accuracy"]["value"] > 0.5
     assert result["extractor"] == "no judge"
 
 

@@ -20,6 +20,7 @@ from patchmi.audit.scores import (
     find_extractor,
     judge_arm,
     measure_fidelity,
+    measure_students,
     nearest_ratio_interval,
 )
 from patchmi.metrics import Estimate, cluster_interval, judge_agreement, lowest_agreement, top_k_hits
@@ -80,10 +81,11 @@ def assess(
     extractor = find_extractor(judges, arms["attack"].images)
     fidelity = None
     if private is not None and extractor is not None and attacked is not None:
-        fidelity = measure_fidelity(attacked, private, extractor, neighbours=neighbours, progress=progress)
+        fidelity = measure_fidelity(attacked, private, extractor, neighbours=neighbours)
+    students = None if private is None else measure_students(arms["attack"], private, progress=progress)
     target_rates = None if target is None else _target_rates(target, arms["attack"])
     evidence = gather_rates(judged) if judged else None
-    scores = attack_scores(attacked, target_rates, fidelity)
+    scores = attack_scores(attacked, target_rates, fidelity, students)
     exposed = None if evidence is None else verdict.exposed_classes(evidence, margin=rule.margin).tolist()
     image_count = len(arms["attack"].labels) // len(class_names)
     ratio = None if fidelity is None else nearest_ratio_interval(fidelity.nearest_ratio)

@@ -147,7 +147,6 @@ class Fidelity:
     prdc: Float[Tensor, "seeds classes 4"]
     """Precision, recall, density, coverage."""
     frechet: Estimate
-    student: Rates
     nearest_ratio: Float[Tensor, " classes"]
     """Median over images of the distance to train over the distance to held-out."""
 
@@ -158,7 +157,6 @@ def measure_fidelity(
     extractor: Judge,
     *,
     neighbours: int,
-    progress: Progress,
 ) -> Fidelity:
     """Compare reconstructions with private images in the features of one judge.
 
@@ -169,7 +167,6 @@ def measure_fidelity(
         private: Real images.
         extractor: The judge whose features are compared.
         neighbours: k of precision, recall, density and coverage.
-        progress: How to show how far the students are.
     """
     assert attacked.features is not None
     train, _ = extract_features(extractor.model, private.train_images)
@@ -194,20 +191,6 @@ def measure_fidelity(
             for seed in seeds
         ]
     )
-    students = torch.stack(
-        [
-            student_accuracy(
-                reconstructions=arm.images[seed],
-                labels=arm.labels[seed],
-                held_out_images=private.held_out_images,
-                held_out_labels=private.held_out_labels,
-                class_count=class_count,
-                seed=number,
-                progress=progress,
-            )
-            for number, seed in enumerate(seeds)
-        ]
-    )
     ratios = torch.stack(
         [
             neighbour_ratio(
@@ -224,7 +207,32 @@ def measure_fidelity(
         fake=attacked.features,
         fake_labels=arm.labels,
     )
-    return Fidelity(clouds, distance, students, ratios)
+    return Fidelity(clouds, distance, ratios)
+
+
+def measure_students(arm: Arm, private: Private, *, progress: Progress) -> Rates:
+    """Accuracy on held-out images of a student of each run's reconstructions.
+
+    Args:
+        arm: The reconstructions.
+        private: For the held-out images.
+        progress: How to show how far the students are.
+    """
+    seeds = [arm.seeds == seed for seed in arm.seeds.unique()]
+    return torch.stack(
+        [
+            student_accuracy(
+                reconstructions=arm.images[seed],
+                labels=arm.labels[seed],
+                held_out_images=private.held_out_images,
+                held_out_labels=private.held_out_labels,
+                class_count=len(private.class_names),
+                seed=number,
+                progress=progress,
+            )
+            for number, seed in enumerate(seeds)
+        ]
+    )
 
 
 def _frechet_interval(
@@ -249,7 +257,10 @@ def _frechet_interval(
 
 
 def attack_scores(
-    attacked: JudgedArm | None, target_rates: Rates | None, fidelity: Fidelity | None
+    attacked: JudgedArm | None,
+    target_rates: Rates | None,
+    fidelity: Fidelity | None,
+    students: Rates | None,
 ) -> dict[str, Estimate | None]:
     """Every score of the contract for the reconstructions; None where what it takes is not there.
 
@@ -257,6 +268,7 @@ def attack_scores(
         attacked: The reconstructions, judged; None without judges.
         target_rates: Share of them that the target takes for their class; None without target.
         fidelity: None without private images, or without a judge that has features.
+        students: Accuracies of students; None without private images.
     """
     scores: dict[str, Estimate | None] = dict.fromkeys(SCORES)
     if attacked is not None:
@@ -279,8 +291,9 @@ def attack_scores(
             "density": cluster_interval(clouds[2], bounds=(0.0, math.inf)),
             "coverage": cluster_interval(clouds[3]),
             "frechet_distance": fidelity.frechet,
-            "student_accuracy": cluster_interval(fidelity.student),
         }
+    if students is not None:
+        scores["student_accuracy"] = cluster_interval(students)
     return scores
 
 
