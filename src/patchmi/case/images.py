@@ -51,23 +51,24 @@ def open_private(
 
     train = read(files.source, "train")
     held_out_split = next((name for name in splits_of(files.source) if name in TEST_SPLITS), None)
-    notes = list(train.notes)
+    notes = [f"Private images: {note}" for note in train.notes]
+    name = Path(files.source).name or files.source
     if files.held_out is not None:
         held_out = _open_held_out(read, files.held_out)
     elif held_out_split is not None:
         held_out = read(files.source, held_out_split)
-        notes.append(f"held out is the part {held_out_split!r} of {files.source}")
+        notes.append(f"Held-out images: the part {held_out_split!r} of {name}")
     else:
         held_out = None
         notes.append(
-            f"held out is a share of {files.held_out_share:.2f} of {files.source}; if the target was trained "
-            "on it, its accuracy is that on training images, and ρ says nothing of single images"
+            f"Held-out images: a share of {files.held_out_share:.2f} of {name}; if the target was trained on "
+            "it, its accuracy is that on training images, and ρ says nothing of single images"
         )
     if held_out is None:
         part = split_by_class(train.images, train.labels, held_out_share=files.held_out_share, seed=0)
         train_part, held_out_part = part
     else:
-        notes += held_out.notes
+        notes += [f"Held-out images: {note}" for note in held_out.notes]
         order = class_order(train.class_names, held_out.class_names, where=files.held_out or files.source)
         train_part = train.images, train.labels
         held_out_part = held_out.images, order[held_out.labels]
@@ -75,11 +76,11 @@ def open_private(
         *train_part,
         *held_out_part,
         train.class_names,
-        Path(files.source).name or files.source,
+        name,
         files.may_be_shown,
     )
     _check_every_class(private, files)
-    return private, tuple(f"Private images: {note}" for note in dict.fromkeys(notes))
+    return private, tuple(notes)
 
 
 def class_order(train: tuple[str, ...], held_out: tuple[str, ...], *, where: str) -> torch.Tensor:
