@@ -209,14 +209,18 @@ def test_pictures_are_brought_into_the_order_of_the_private_classes_by_name(quar
     images, labels = quarters(32, seed=3)
     names = ("d", "a", "c", "b")
     pictures = Pictures(images, labels, torch.zeros_like(labels), names, untrained=(images, labels))
-    ordered = in_order_of(("a", "b", "c", "d"), pictures)
+    ordered, found = in_order_of(("a", "b", "c", "d"), pictures)
+    assert found == ()
     assert [ordered.class_names[label] for label in ordered.labels] == [names[label] for label in labels]
     assert ordered.untrained is not None
     assert torch.equal(ordered.untrained[1], ordered.labels)
-    by_number = in_order_of(("w", "x", "y", "z"), pictures)
+    by_number, found = in_order_of(("w", "x", "y", "z"), pictures)
+    assert found == ("the pictures: classes were matched by their order: d = w, a = x, c = y, b = z",)
     assert (by_number.class_names, by_number.labels.tolist()) == (("w", "x", "y", "z"), labels.tolist())
-    with pytest.raises(SourceInvalid, match=r"show 4 classes \(d, a, c, b\), the private images have 3"):
+    with pytest.raises(SourceInvalid, match=r"4 classes \(d, a, c, b\) where 3 are needed"):
         in_order_of(("a", "b", "c"), pictures)
+    with pytest.raises(SourceInvalid, match="classes d are not among a, b, c, e; name all alike"):
+        in_order_of(("a", "b", "c", "e"), pictures)
 
 
 # Whole commands
@@ -378,6 +382,103 @@ def quarter_weights() -> np.ndarray:
         row, column = 8 * (label // 2), 8 * (label % 2)
         quarter[label, row : row + 8, column : column + 8] = 1
     return quarter.reshape(4, 256).T.copy()
+
+
+def scored_pictures(quarters, path: Path, count: int = 32) -> str:
+    images, labels = quarters(count, seed=3)
+    np.savez(path, images=(images[:, 0] * 255).round().byte().numpy(), labels=labels.numpy())
+    return str(path)
+
+
+def test_score_does_not_resume_on_other_images_or_pictures(home, quarters, tmp_path, capsys):
+    theirs = scored_pictures(quarters, tmp_path / "theirs.npz")
+    private = write_folders(tmp_path / "private", quarters(64, seed=1), NAMES)
+    command = [
+        "score", theirs, "--private", str(private), "--held-out", f"{home}/test", "--judge-steps", "5",
+        "--out", f"{tmp_path}/run", "--resume",
+    ]  # fmt: skip
+    assert main(command) == 0
+    scored_pictures(quarters, tmp_path / "theirs.npz", count=48)
+    assert main(command) == 2
+    assert "pictures: " in capsys.readouterr().err
+    scored_pictures(quarters, tmp_path / "theirs.npz")
+    first = next((private / NAMES[0]).iterdir())
+    first.rename(private / NAMES[1] / first.name)
+    assert main(command) == 2
+    assert "private.train" in capsys.readouterr().err
+
+
+def test_judges_are_not_taken_from_a_folder_whose_private_images_were_exchanged(
+    home, quarters, tmp_path, capsys
+):
+    private = write_folders(tmp_path / "private", quarters(64, seed=1), NAMES)
+    command = audit_command(home, tmp_path / "run", "--resume")
+    command[command.index("--private") + 1] = str(private)
+    command[command.index("--judge-steps") + 1] = "8"
+    from patchmi.cli import commands
+
+    def stop(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "_tracking", stop)  # right after the folder was taken
+        assert main(command) == 130
+    next((private / NAMES[0]).iterdir()).unlink()
+    assert main(command) == 2
+    assert "private.train" in capsys.readouterr().err
+
+
+def test_held_out_images_that_are_training_images_are_refused(home):
+    with pytest.raises(SourceInvalid, match="64 of 64 held-out images are training images too"):
+        open_private(PrivateFiles(str(home / "train"), str(home / "train")), image_shape=(1, 16, 16))
+
+
+def test_pictures_without_the_target_must_be_of_the_same_classes(home, quarters, tmp_path, capsys):
+    theirs = scored_pictures(quarters, tmp_path / "theirs.npz")
+    images, labels = quarters(32, seed=3)
+    np.savez(tmp_path / "two.npz", images=(images[:, 0] * 255).byte().numpy(), labels=(labels % 2).numpy())
+    command = ["score", theirs, "--private", f"{home}/train", "--untrained", f"{tmp_path}/two.npz"]
+    assert main([*command, "--out", f"{tmp_path}/run"]) == 2
+    err = capsys.readouterr().err
+    assert f"--untrained {tmp_path}/two.npz: 2 classes (0, 1) where 4 are needed" in err
+
+
+def test_pictures_of_more_classes_than_the_target_has_are_refused(home, tmp_path, capsys):
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (40, 16, 16), dtype=np.uint8)
+    np.savez(tmp_path / "five.npz", images=pixels, labels=np.arange(40) % 5)
+    model = ["--target", f"{home}/model.safetensors", "--architecture", "patchmi:resnet10"]
+    assert main(["score", f"{tmp_path}/five.npz", *model, "--out", f"{tmp_path}/run"]) == 2
+    assert "5 classes (0, 1, 2, 3, 4) where 4 are needed" in capsys.readouterr().err
+
+
+def test_a_dry_run_refuses_what_the_run_would(home, tmp_path, capsys):
+    one = ["--judge", f"patchmi:vgg6@{home}/vgg6.safetensors"]
+    itself = ["--judge", f"patchmi:resnet10@{home}/model.safetensors"]
+    for judges, said in (
+        (one, "1 judge, but a reconstruction needs the votes of 2"),
+        (itself, "is the target itself"),
+    ):
+        assert main(audit_command(home, tmp_path / "run", "--dry-run", *judges)) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_public_images_that_are_private_are_said_at_once(home, tmp_path, capsys):
+    command = audit_command(home, tmp_path / "run", "--dry-run", "--public", f"{home}/train")
+    assert main(command) == 0
+    assert "Public images: 40 are private ones too" in capsys.readouterr().err
+
+
+def test_a_mistake_of_patchmi_s_own_is_never_the_code_of_an_exposed_target(monkeypatch, capsys):
+    def fail(*_: Any) -> int:
+        raise IndexError("a bug")
+
+    monkeypatch.setattr("patchmi.cli.run_command", fail)
+    assert main(["data", "inspect", "strokes"]) == 70
+    err = capsys.readouterr().err
+    assert "IndexError: a bug" in err
+    assert err.endswith("please report it with the lines above\n")
 
 
 # Mistakes

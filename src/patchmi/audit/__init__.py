@@ -1,6 +1,7 @@
 """One audit: attack → reconstructions → scores and controls → verdict → report."""
 
-from patchmi.audit.plan import Findings, Judge, Pictures, Plan, Private
+from patchmi.audit.inputs import audit_inputs, score_inputs
+from patchmi.audit.plan import Findings, Judge, Pictures, Plan, Private, check_votes
 from patchmi.audit.run import attack_only, audit, score
 from patchmi.audit.stages import fit_judge, fit_target
 
@@ -12,7 +13,10 @@ __all__ = [
     "Private",
     "attack_only",
     "audit",
+    "audit_inputs",
+    "check_votes",
     "fit_judge",
     "fit_target",
     "score",
+    "score_inputs",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from patchmi import verdict
 from patchmi.audit import controls, document
-from patchmi.audit.plan import Judge, Private
+from patchmi.audit.plan import Judge, Private, check_votes
 from patchmi.audit.scores import (
     SCORES,
     Arm,
@@ -71,11 +71,7 @@ def assess(
     Raises:
         ValueError: There are judges, but fewer than the rule wants votes.
     """
-    if 0 < len(judges) < rule.votes_needed:
-        raise ValueError(
-            f"{verdict.counted(len(judges), 'judge')}, but a reconstruction needs the votes of "
-            f"{rule.votes_needed}: give more judges"
-        )
+    check_votes(judges, rule)
     judged = judge_arms(arms, judges, private=private, rule=rule) if judges else {}
     attacked = judged.get("attack")
     extractor = find_extractor(judges, arms["attack"].images)

@@ -9,7 +9,7 @@ from patchmi.attacks import AbstractAttack
 from patchmi.data import Source
 from patchmi.target import Target
 from patchmi.types import Access, Images, Labels
-from patchmi.verdict import Rule
+from patchmi.verdict import Rule, counted
 
 
 @dataclass(frozen=True)
@@ -150,3 +150,16 @@ class Plan:
                 f"{self.count_per_class} reconstructions of a class have no {self.neighbours} neighbours: "
                 f"give count_per_class {self.neighbours + 1} or more"
             )
+
+
+def check_votes(judges: list[Judge], rule: Rule) -> None:
+    """Refuse judges who are fewer than the votes that a hit needs; none at all is another matter.
+
+    Raises:
+        ValueError: If so.
+    """
+    if 0 < len(judges) < rule.votes_needed:
+        raise ValueError(
+            f"{counted(len(judges), 'judge')}, but a reconstruction needs the votes of "
+            f"{rule.votes_needed}: give more judges"
+        )

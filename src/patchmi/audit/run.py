@@ -1,6 +1,5 @@
 """The audit itself, from the attack to the report, in a run folder; and scoring what was made elsewhere."""
 
-import hashlib
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from patchmi import report, verdict
 from patchmi.audit import controls, document
 from patchmi.audit.assess import Assessment, assess, gather_rates, judge_arms
 from patchmi.audit.evidence import gather_evidence
-from patchmi.audit.plan import NO_FINDINGS, Findings, Judge, Pictures, Plan, Private
+from patchmi.audit.inputs import audit_inputs, score_inputs
+from patchmi.audit.plan import NO_FINDINGS, Findings, Judge, Pictures, Plan, Private, check_votes
 from patchmi.audit.scores import Arm, snapshot_scores
 from patchmi.audit.stages import (
     RECONSTRUCTIONS,
@@ -26,7 +26,7 @@ from patchmi.audit.stages import (
 from patchmi.metrics import cluster_interval
 from patchmi.runs import RunFolder, atomic_write
 from patchmi.target import Target, answers
-from patchmi.types import Images, Labels, Observer, Progress, silent, unobserved
+from patchmi.types import Observer, Progress, silent, unobserved
 
 RESULT, EVIDENCE = "result.json", "evidence.safetensors"
 
@@ -66,12 +66,8 @@ def audit(
         ConfigChanged: The folder's run stands on another target, or on other images or judges.
         ValueError: There are judges, but fewer than the rule wants votes.
     """
-    run.pin_inputs(_inputs(target_digest, private, judges, plan))
-    if 0 < len(judges) < plan.rule.votes_needed:
-        raise ValueError(
-            f"{verdict.counted(len(judges), 'judge')}, but a reconstruction needs the votes of "
-            f"{plan.rule.votes_needed}: give more judges"
-        )
+    run.pin_inputs(audit_inputs(target_digest, private, judges, plan.public))
+    check_votes(judges, plan.rule)
     runs = attack_target(run, target, plan, progress=progress, observe=observe)
     untrained = draw_without_target(run, target, plan, progress=progress)
     arms = {
@@ -146,7 +142,7 @@ def attack_only(
     Raises:
         ConfigChanged: The folder's run stands on another target, or on other public images.
     """
-    run.pin_inputs(_inputs(target_digest, None, [], plan))
+    run.pin_inputs(audit_inputs(target_digest, None, [], plan.public))
     attack_target(run, target, plan, progress=progress, observe=observe)
     return run.path(RECONSTRUCTIONS)
 
@@ -180,8 +176,10 @@ def score(
         The path of `report.html`.
 
     Raises:
+        ConfigChanged: The folder's run stands on other pictures, images or judges.
         ValueError: There are judges, but fewer than the rule wants votes.
     """
+    run.pin_inputs(score_inputs(pictures, target_digest, private, judges))
     class_count = len(pictures.class_names)
     arms = {
         "attack": Arm(pictures.images, pictures.labels, pictures.seeds),
@@ -292,29 +290,6 @@ def _order(assessed: Assessment, attack: Arm) -> Tensor:
     if "attack" in assessed.judged:
         return assessed.judged["attack"].confidence()
     return torch.arange(len(attack.labels), 0, -1).double()
-
-
-def _inputs(target_digest: str, private: Private | None, judges: list[Judge], plan: Plan) -> dict[str, Any]:
-    """Digests of all that a run stands on, in 8-bit images where images are meant."""
-    real = None
-    if private is not None:
-        real = {
-            "train": _digest(private.train_images, private.train_labels),
-            "held_out": _digest(private.held_out_images, private.held_out_labels),
-        }
-    return {
-        "target": {"sha256": target_digest},
-        "private": real,
-        "public": _digest(plan.public.images),
-        "judges": {judge.name: judge.sha256 for judge in judges},
-    }
-
-
-def _digest(images: Images, labels: Labels | None = None) -> str:
-    digest = hashlib.sha256(to_bytes(images).numpy().tobytes())
-    if labels is not None:
-        digest.update(labels.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _publish(run: RunFolder, result: dict[str, Any]) -> Path:

@@ -80,6 +80,7 @@ def open_private(
         files.may_be_shown,
     )
     _check_every_class(private, files)
+    notes += _copies_held_out(private, files)
     return private, tuple(notes)
 
 
@@ -98,6 +99,19 @@ def _open_held_out(read: Callable[[str, str], LabelledImages], source: str) -> L
     """A source of its own may call its only part what it likes."""
     splits = splits_of(source)
     return read(source, next((name for name in TEST_SPLITS if name in splits), splits[0]))
+
+
+def _copies_held_out(private: Private, files: PrivateFiles) -> list[str]:
+    """A note on held-out images that are training images too, if they are few."""
+    known = {image.numpy().tobytes() for image in (private.train_images * 255).round().byte()}
+    held_out = (private.held_out_images * 255).round().byte()
+    count = sum(image.numpy().tobytes() in known for image in held_out)
+    if 2 * count > len(held_out):
+        raise SourceInvalid(
+            f"{files.held_out or files.source}: {count:,} of {len(held_out):,} held-out images are training "
+            "images too; give images that the target was not trained on"
+        )
+    return [f"Held-out images: {count:,} are training images too"] if count else []
 
 
 def _check_every_class(private: Private, files: PrivateFiles, least: int = 4) -> None:

@@ -27,7 +27,7 @@ def open_pictures(
 
     Raises:
         UnsafeInput: If a file could run code.
-        SourceInvalid: If they cannot be read.
+        SourceInvalid: If they cannot be read, or the classes of the two kinds differ.
     """
     image_shape = shape_of(source)
     made = load_labelled(source, image_shape=image_shape, max_bad_share=max_bad_share)
@@ -35,7 +35,8 @@ def open_pictures(
     controls: dict[str, Any] = {}
     if untrained is not None:
         drawn = load_labelled(untrained, image_shape=image_shape, max_bad_share=max_bad_share)
-        controls["untrained"] = drawn.images, drawn.labels
+        order, _ = match_classes(made.class_names, drawn.class_names, where=f"--untrained {untrained}")
+        controls["untrained"] = drawn.images, order[drawn.labels]
         notes += [f"Pictures without the target: {note}" for note in drawn.notes]
     if public is not None:
         controls["public"] = load_public(
@@ -46,32 +47,54 @@ def open_pictures(
     return Pictures(made.images, made.labels, seeds, made.class_names, **controls), tuple(notes)
 
 
-def in_order_of(class_names: tuple[str, ...], pictures: Pictures) -> Pictures:
-    """The pictures with the private images' classes: matched by name if these are the same, else by number.
+def in_order_of(class_names: tuple[str, ...], pictures: Pictures) -> tuple[Pictures, tuple[str, ...]]:
+    """The pictures with the classes of the private images or of the target, and how they were matched.
 
     Args:
-        class_names: Those of the private images, in order.
+        class_names: The classes, in order.
         pictures: Any tool's.
 
     Raises:
-        SourceInvalid: If there are more or fewer classes.
+        SourceInvalid: If the classes cannot be told.
     """
-    theirs = pictures.class_names
-    if len(theirs) != len(class_names):
-        raise SourceInvalid(
-            f"the pictures show {len(theirs)} classes ({listed(theirs)}), the private images have "
-            f"{len(class_names)}; give pictures of all of them"
-        )
-    if set(theirs) != set(class_names):
-        return replace(pictures, class_names=class_names)
-    order = torch.tensor([class_names.index(name) for name in theirs])
+    order, finding = match_classes(class_names, pictures.class_names, where="the pictures")
     untrained = pictures.untrained
-    return replace(
+    matched = replace(
         pictures,
         class_names=class_names,
         labels=order[pictures.labels],
         untrained=None if untrained is None else (untrained[0], order[untrained[1]]),
     )
+    return matched, finding
+
+
+def match_classes(
+    wanted: tuple[str, ...], given: tuple[str, ...], *, where: str
+) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """For each given class its number among the wanted ones: by name, or by number where no name is shared.
+
+    Args:
+        wanted: The classes in order.
+        given: As many, in any order.
+        where: What to name in a message.
+
+    Raises:
+        SourceInvalid: If there are more or fewer, or only some names are the same.
+    """
+    if len(given) != len(wanted):
+        raise SourceInvalid(
+            f"{where}: {len(given)} classes ({listed(given)}) where {len(wanted)} are needed "
+            f"({listed(wanted)}); give all of them, named alike"
+        )
+    if set(given) == set(wanted):
+        return torch.tensor([wanted.index(name) for name in given]), ()
+    if unknown := [name for name in given if name not in wanted]:
+        if len(unknown) < len(given):
+            raise SourceInvalid(
+                f"{where}: classes {listed(unknown)} are not among {listed(wanted)}; name all alike"
+            )
+    pairs = ", ".join(f"{one} = {other}" for one, other in zip(given[:12], wanted, strict=False))
+    return torch.arange(len(given)), (f"{where}: classes were matched by their order: {pairs}",)
 
 
 def _seeds_of(source: str, labels: Labels) -> Labels:

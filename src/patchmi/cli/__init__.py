@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from contextlib import redirect_stderr
 from io import StringIO
 from itertools import takewhile
@@ -14,8 +15,8 @@ from patchmi.cli.commands import run_command, say
 from patchmi.cli.config import read_options
 from patchmi.cli.options import Attack, Audit, Options, Score
 
-USAGE, UNSAFE, RESOURCES, INTERRUPTED = 2, 4, 5, 130
-"""Exit codes of the contract; 0, 1 and 3 are what a command returns."""
+USAGE, UNSAFE, RESOURCES, BUG, INTERRUPTED = 2, 4, 5, 70, 130
+"""Exit codes of the contract, and one for what must not happen; 0, 1 and 3 are what a command returns."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,6 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
         # Whoever reads, as `| head` does, has read enough; nothing is left to be flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception:  # noqa: BLE001 - Python itself would end with 1, which a gate reads as EXPOSED
+        traceback.print_exc()
+        say("error: this is a mistake of patchmi's own; please report it with the lines above")
+        return BUG
 
 
 def _main(arguments: list[str]) -> int:

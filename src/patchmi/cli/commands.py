@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from patchmi.attacks import PatchMI
     from patchmi.audit import Judge, Plan, Private
     from patchmi.case import Case, PrivateFiles
+    from patchmi.data import Source
     from patchmi.runs import RunFolder
     from patchmi.target import TargetFile
 
@@ -45,7 +46,7 @@ def run_command(options: Options, arguments: list[str]) -> int:
         options: The command.
         arguments: The command line as typed, for the report.
     """
-    command = shlex.join(["patchmi", *arguments])
+    command = shlex.join(["patchmi", *(argument for argument in arguments if argument != "--resume")])
     match options:
         case Demo():
             return _demo(options, command=command)
@@ -97,7 +98,7 @@ def _audit(options: Audit, *, command: str) -> int:
     _check_attack(options)
     _check_counts(options, "judge_steps")
     _check_shares(options, "held_out_share", "max_bad", "declared_accuracy")
-    from patchmi.audit import Plan, audit
+    from patchmi.audit import Plan, audit, audit_inputs, check_votes
     from patchmi.case import open_case, open_judges
     from patchmi.data import load_public
     from patchmi.runs import open_run
@@ -121,10 +122,13 @@ def _audit(options: Audit, *, command: str) -> int:
         class_names=case.target.class_names,
         image_shape=case.target.image_shape,
     )
+    for judge in given:
+        if judge.sha256 == case.target_digest:
+            raise ValueError(f"--judge {judge.name}: is the target itself; give judges that are not")
     findings = replace(
         case.findings,
         target=(*case.findings.target, *judge_findings),
-        images=(*case.findings.images, *(f"Public images: {note}" for note in public.notes)),
+        images=(*case.findings.images, *_notes_on_public(public, case.private)),
     )
     for finding in (*findings.target, *findings.images):
         say(finding)
@@ -137,10 +141,13 @@ def _audit(options: Audit, *, command: str) -> int:
         release_context=options.release_context,
         command=command,
     )
+    check_votes(given, plan.rule)
     if options.dry_run:
         return _estimate(options, case, plan, attack=attack, given=given)
     with ExitStack() as stack:
         run = stack.enter_context(open_run(options.out, config=_config(options), resume=options.resume))
+        # Before anything is trained: what is taken from the folder must have been made of the same.
+        run.pin_inputs(audit_inputs(case.target_digest, case.private, given, public))
         observe, finish = _tracking(options, run, stack)
         judges = given or _trained_judges(run, case.private, options.judge_steps)
         if options.positive_control and case.private is not None:
@@ -194,7 +201,7 @@ def _attack_only(options: Attack) -> int:
 def _score(options: Score, *, command: str) -> int:
     _check_counts(options, "public_count", "judge_steps")
     _check_shares(options, "held_out_share", "max_bad")
-    from patchmi.audit import Findings, score
+    from patchmi.audit import Findings, check_votes, score, score_inputs
     from patchmi.case import in_order_of, open_case, open_judges, open_pictures, open_private
     from patchmi.runs import open_run
 
@@ -210,6 +217,10 @@ def _score(options: Score, *, command: str) -> int:
         public_count=options.public_count,
         max_bad_share=options.max_bad,
     )
+    if options.image_shape not in (None, pictures.image_shape):
+        raise ValueError(
+            f"--image-shape {options.image_shape}: the pictures are {pictures.image_shape}; leave it out"
+        )
     target = digest = private = None
     target_findings: tuple[str, ...] = ()
     if options.target is not None:
@@ -219,8 +230,9 @@ def _score(options: Score, *, command: str) -> int:
     elif private_files is not None:
         private, seen = open_private(private_files, image_shape=pictures.image_shape)
         notes = (*notes, *seen)
-    if private is not None:
-        pictures = in_order_of(private.class_names, pictures)
+    if known := private or target:
+        pictures, matched = in_order_of(known.class_names, pictures)
+        notes = (*notes, *matched)
     given, judge_findings = open_judges(
         options.judge,
         private,
@@ -230,7 +242,9 @@ def _score(options: Score, *, command: str) -> int:
     findings = Findings((*target_findings, *judge_findings), notes)
     for finding in (*findings.target, *findings.images):
         say(finding)
+    check_votes(given, pictures.rule)
     with open_run(options.out, config=_config(options), resume=options.resume) as run:
+        run.pin_inputs(score_inputs(pictures, digest, private, given))
         path = score(
             run,
             replace(
@@ -362,6 +376,21 @@ def _private_files(options: JudgeOptions) -> "PrivateFiles | None":
         options.max_bad,
         options.show_private,
     )
+
+
+def _notes_on_public(public: "Source", private: "Private | None") -> list[str]:
+    """What was noticed in the public images, with those that are among the private ones."""
+    from patchmi.data import overlap
+
+    notes = [f"Public images: {note}" for note in public.notes]
+    if private is not None:
+        shared = overlap(public=public.images, private=private.train_images)
+        if shared.exact_count or shared.near_count:
+            notes.append(
+                f"Public images: {shared.exact_count:,} are private ones too and {shared.near_count:,} "
+                "nearly so, which inflates what the attack reaches"
+            )
+    return notes
 
 
 def _trained_judges(run: "RunFolder", private: "Private | None", step_count: int) -> "list[Judge]":

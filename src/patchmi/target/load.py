@@ -123,6 +123,7 @@ def _read(file: TargetFile, *, class_count: int | None) -> Reading:
     if file.architecture is None:
         if kind == "safetensors" and (said := read_description(path)):
             return _read_described(path, said)
+        read_weights(path, kind)  # a whole model or worse is refused for what it is
         raise TargetInvalid(
             f"{path}: holds weights without their network; give --architecture: timm:NAME, patchmi:NAME or "
             "package.module:function"
