@@ -36,6 +36,7 @@ BAD = {
         "step_count": ["--step-count", "-1"],
         "count_per_class": ["--count-per-class", "3"],
         "public_count": ["--public-count", "many"],
+        "precision": ["--precision", "float64"],
     },
     "audit": {
         "config": ["--config", "none.toml"],

@@ -9,6 +9,7 @@ from patchmi.case.judges import (
     train_reference,
 )
 from patchmi.case.pictures import in_order_of, open_pictures
+from patchmi.case.public import open_public
 from patchmi.case.subject import Case, open_case
 from patchmi.case.training import train_target
 
@@ -21,6 +22,7 @@ __all__ = [
     "open_judges",
     "open_pictures",
     "open_private",
+    "open_public",
     "reference_training",
     "train_judges",
     "train_reference",

@@ -7,7 +7,14 @@ from pathlib import Path
 import torch
 
 from patchmi.audit import Private
-from patchmi.data import LabelledImages, SourceInvalid, load_labelled, split_by_class, splits_of
+from patchmi.data import (
+    LabelledImages,
+    SourceInvalid,
+    listed,
+    load_labelled,
+    split_by_class,
+    splits_of,
+)
 
 TEST_SPLITS = ("test", "validation", "val")
 """Parts of a source that a model is not trained on."""
@@ -128,8 +135,3 @@ def _check_every_class(private: Private, files: PrivateFiles, least: int = 4) ->
                 f"{files.source}: fewer than {needed} {where} images of {listed(few)}; give more, or leave "
                 "the class out"
             )
-
-
-def listed(names: tuple[str, ...] | list[str]) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

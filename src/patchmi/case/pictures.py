@@ -8,8 +8,7 @@ import torch
 from safetensors import safe_open
 
 from patchmi.audit import Pictures
-from patchmi.case.images import listed
-from patchmi.data import SourceInvalid, load_labelled, load_public, shape_of
+from patchmi.data import SourceInvalid, listed, load_labelled, load_public, shape_of
 from patchmi.types import Labels
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from patchmi.audit import Findings, Private
-from patchmi.case.images import PrivateFiles, listed, open_private
-from patchmi.data import SourceInvalid, class_names_of, shape_of
+from patchmi.case.images import PrivateFiles, open_private
+from patchmi.data import SourceInvalid, class_names_of, listed, shape_of
 from patchmi.target import Target, TargetFile, check_accuracy, open_target, probe_target
 
 

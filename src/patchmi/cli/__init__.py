@@ -11,9 +11,10 @@ from typing import Any
 
 import tyro
 
-from patchmi.cli.commands import run_command, say
+from patchmi.cli.commands import run_command
 from patchmi.cli.config import read_options
 from patchmi.cli.options import Attack, Audit, Options, Score
+from patchmi.cli.screen import say
 
 USAGE, UNSAFE, RESOURCES, BUG, INTERRUPTED = 2, 4, 5, 70, 130
 """Exit codes of the contract, and one for what must not happen; 0, 1 and 3 are what a command returns."""

@@ -1,15 +1,14 @@
 """What each command does, once its options are known."""
 
-import os
 import shlex
-import sys
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from patchmi.cli.checks import check_attack, check_counts, check_shares
 from patchmi.cli.config import write_options
+from patchmi.cli.images import draw, inspect
 from patchmi.cli.options import (
     Attack,
     AttackOptions,
@@ -25,18 +24,14 @@ from patchmi.cli.options import (
     Score,
     Train,
 )
+from patchmi.cli.screen import DONE, print_path, print_verdict, say, show_progress
 
 if TYPE_CHECKING:
     from patchmi.attacks import PatchMI
     from patchmi.audit import Judge, Plan, Private
     from patchmi.case import Case, PrivateFiles
-    from patchmi.data import Source
     from patchmi.runs import RunFolder
     from patchmi.target import TargetFile
-
-DONE, EXPOSED, UNDECIDED = 0, 1, 3
-GATE = {"EXPOSED": EXPOSED, "INCONCLUSIVE": UNDECIDED, "NOT DEMONSTRATED": DONE}
-"""Exit codes of a gate, by the verdict's word."""
 
 
 def run_command(options: Options, arguments: list[str]) -> int:
@@ -61,24 +56,23 @@ def run_command(options: Options, arguments: list[str]) -> int:
         case Report():
             from patchmi.report import write_report
 
-            _print_path(write_report(options.run))
+            print_path(write_report(options.run))
         case Data(action=Inspect() as action):
-            _inspect(action)
+            inspect(action)
         case Data(action=Make() as action):
-            _draw(action)
+            draw(action)
     return DONE
 
 
 def _demo(options: Demo, *, command: str) -> int:
-    _check_attack(options)
+    check_attack(options)
     from patchmi.data import load_public
     from patchmi.demo import DIGIT_SHAPE, run_demo
     from patchmi.runs import open_run
 
     # Before the folder is taken: a source that is not there must leave nothing behind.
     public = load_public(options.public, image_shape=DIGIT_SHAPE, count=options.public_count)
-    config = {**asdict(options), "out": None, "resume": None}
-    with open_run(options.out, config=config, resume=options.resume) as run:
+    with open_run(options.out, config=_config(options), resume=options.resume) as run:
         path = run_demo(
             run,
             attack=_attack(options),
@@ -88,19 +82,18 @@ def _demo(options: Demo, *, command: str) -> int:
             command=command,
             progress=show_progress,
         )
-        _print_verdict(run, path)
+        print_verdict(run, path)
     return DONE
 
 
 def _audit(options: Audit, *, command: str) -> int:
     if options.init:
         return _init(options)
-    _check_attack(options)
-    _check_counts(options, "judge_steps")
-    _check_shares(options, "held_out_share", "max_bad", "declared_accuracy")
+    check_attack(options)
+    check_counts(options, "judge_steps")
+    check_shares(options, "held_out_share", "max_bad", "declared_accuracy")
     from patchmi.audit import Plan, audit, audit_inputs, check_votes
-    from patchmi.case import open_case, open_judges
-    from patchmi.data import load_public
+    from patchmi.case import open_case, open_judges, open_public
     from patchmi.runs import open_run
     from patchmi.target import WhiteBox
 
@@ -110,8 +103,9 @@ def _audit(options: Audit, *, command: str) -> int:
         declared_accuracy=options.declared_accuracy,
     )
     WhiteBox(case.target)  # refuses now what an attack would refuse after the judges were trained
-    public = load_public(
+    public, public_notes = open_public(
         options.public,
+        case.private,
         image_shape=case.target.image_shape,
         count=options.public_count,
         max_bad_share=options.max_bad,
@@ -128,7 +122,7 @@ def _audit(options: Audit, *, command: str) -> int:
     findings = replace(
         case.findings,
         target=(*case.findings.target, *judge_findings),
-        images=(*case.findings.images, *_notes_on_public(public, case.private)),
+        images=(*case.findings.images, *public_notes),
     )
     for finding in (*findings.target, *findings.images):
         say(finding)
@@ -164,21 +158,22 @@ def _audit(options: Audit, *, command: str) -> int:
             observe=observe,
         )
         finish(run)
-        return _print_verdict(run, path, gate=options.gate)
+        return print_verdict(run, path, gate=options.gate)
 
 
 def _attack_only(options: Attack) -> int:
-    _check_attack(options)
+    check_attack(options)
     from patchmi.audit import Plan, attack_only
-    from patchmi.case import open_case
-    from patchmi.data import load_public
+    from patchmi.case import open_case, open_public
     from patchmi.runs import open_run
     from patchmi.target import WhiteBox
 
     case = open_case(_target_file(options), None)
     WhiteBox(case.target)  # refuses now what the attack would refuse
-    public = load_public(options.public, image_shape=case.target.image_shape, count=options.public_count)
-    for finding in (*case.findings.target, *public.notes):
+    public, notes = open_public(
+        options.public, None, image_shape=case.target.image_shape, count=options.public_count
+    )
+    for finding in (*case.findings.target, *notes):
         say(finding)
     plan = Plan(
         _attack(options), public, seeds=tuple(range(options.seeds)), count_per_class=options.count_per_class
@@ -194,13 +189,13 @@ def _attack_only(options: Attack) -> int:
             progress=show_progress,
             observe=observe,
         )
-    _print_path(path)
+    print_path(path)
     return DONE
 
 
 def _score(options: Score, *, command: str) -> int:
-    _check_counts(options, "public_count", "judge_steps")
-    _check_shares(options, "held_out_share", "max_bad")
+    check_counts(options, "public_count", "judge_steps")
+    check_shares(options, "held_out_share", "max_bad")
     from patchmi.audit import Findings, check_votes, score, score_inputs
     from patchmi.case import in_order_of, open_case, open_judges, open_pictures, open_private
     from patchmi.runs import open_run
@@ -261,12 +256,12 @@ def _score(options: Score, *, command: str) -> int:
             findings=findings,
             progress=show_progress,
         )
-        return _print_verdict(run, path, gate=options.gate)
+        return print_verdict(run, path, gate=options.gate)
 
 
 def _train(options: Train) -> int:
-    _check_counts(options, "step_count")
-    _check_shares(options, "max_bad")
+    check_counts(options, "step_count")
+    check_shares(options, "max_bad")
     from patchmi.case import train_target
 
     accuracy = train_target(
@@ -281,7 +276,7 @@ def _train(options: Train) -> int:
     )
     if accuracy is not None:
         say(f"accuracy {accuracy:.3f} on the part that was not trained on")
-    _print_path(options.out)
+    print_path(options.out)
     return DONE
 
 
@@ -292,7 +287,7 @@ def _init(options: Audit) -> int:
             file.write(write_options(options))
     except FileExistsError:
         raise ValueError(f"{path} is there already: move it away, or name another with --config") from None
-    _print_path(path)
+    print_path(path)
     return DONE
 
 
@@ -340,7 +335,7 @@ _NO_PART_OF_A_RUN = {"out", "resume", "config", "init", "dry_run", "gate", "trac
 """Options that change nothing in a result."""
 
 
-def _config(options: Audit | Attack | Score) -> dict[str, Any]:
+def _config(options: Demo | Audit | Attack | Score) -> dict[str, Any]:
     """The options that a result depends on; the others as null."""
     return {name: None if name in _NO_PART_OF_A_RUN else value for name, value in asdict(options).items()}
 
@@ -378,21 +373,6 @@ def _private_files(options: JudgeOptions) -> "PrivateFiles | None":
     )
 
 
-def _notes_on_public(public: "Source", private: "Private | None") -> list[str]:
-    """What was noticed in the public images, with those that are among the private ones."""
-    from patchmi.data import overlap
-
-    notes = [f"Public images: {note}" for note in public.notes]
-    if private is not None:
-        shared = overlap(public=public.images, private=private.train_images)
-        if shared.exact_count or shared.near_count:
-            notes.append(
-                f"Public images: {shared.exact_count:,} are private ones too and {shared.near_count:,} "
-                "nearly so, which inflates what the attack reaches"
-            )
-    return notes
-
-
 def _trained_judges(run: "RunFolder", private: "Private | None", step_count: int) -> "list[Judge]":
     from patchmi.case import train_judges
 
@@ -407,95 +387,7 @@ def _reference(run: "RunFolder", private: "Private", step_count: int) -> Any:
     return train_reference(run, private, step_count=step_count, progress=show_progress)
 
 
-def _check_attack(options: Demo | Audit | Attack) -> None:
-    _check_counts(options, "seeds", "public_count", "step_count")
-    _check_counts(options, "count_per_class", least=4)  # a measure of variety looks at 3 neighbours
-
-
-def _check_counts(options: Any, *names: str, least: int = 1) -> None:
-    for name in names:
-        count = getattr(options, name)
-        if count is not None and count < least:
-            raise ValueError(f"--{name.replace('_', '-')} {count}: give {least} or more")
-
-
-def _check_shares(options: Any, *names: str) -> None:
-    for name in names:
-        share = getattr(options, name)
-        # A split needs something on both sides.
-        fits = 0 < share < 1 if name == "held_out_share" else share is None or 0 <= share <= 1
-        if not fits:
-            raise ValueError(f"--{name.replace('_', '-')} {share:g}: give a share between 0 and 1")
-
-
-def _attack(options: Demo | AttackOptions) -> "PatchMI":
+def _attack(options: AttackOptions) -> "PatchMI":
     from patchmi.attacks import PatchMI
 
-    precision = options.precision if isinstance(options, AttackOptions) else "auto"
-    return PatchMI(recipe=options.recipe, step_count=options.step_count, precision=precision)
-
-
-def _inspect(options: Inspect) -> None:
-    from patchmi.data import contact_sheet, inspect_source
-
-    seen = inspect_source(options.source, split=options.split)
-    low, high = seen.pixel_range
-    sizes = [f"{height}×{width} ({count:,})" for (height, width), count in seen.sizes]
-    rows = [
-        ("source", f"{seen.source}, part {seen.split} of {', '.join(seen.splits)}"),
-        ("images", f"{seen.count:,}"),
-        ("classes", _some([f"{name} ({count:,})" for name, count in seen.class_counts], 100) or "none"),
-        ("sizes", _some(sizes, 10)),
-        ("kinds", _some([f"{mode} ({count:,})" for mode, count in seen.modes], 10)),
-        ("pixels", f"{low:.3g} to {high:.3g}, mean {seen.pixel_mean:.3f}, std {seen.pixel_std:.3f}"),
-        ("duplicates", _some([f"{one} = {other}" for one, other in seen.duplicates], 10) or "none"),
-        ("broken", _some([str(one) for one in seen.broken], 10) or "none"),
-        *(("note", note) for note in seen.notes),
-    ]
-    for name, text in rows:
-        print(f"{name:<11}{text}")  # noqa: T201 - what was asked for
-    if options.sheet is not None:
-        contact_sheet(seen).save(options.sheet)
-        _print_path(options.sheet)
-
-
-def _some(texts: list[str], count: int) -> str:
-    """The first texts, and how many more there are."""
-    more = f" and {len(texts) - count:,} more" if len(texts) > count else ""
-    return ", ".join(texts[:count]) + more
-
-
-def _draw(options: Make) -> None:
-    _check_counts(options, "count", "image_size")
-    from patchmi.data import PROCEDURAL, write_pngs
-
-    write_pngs(
-        PROCEDURAL[options.source](options.count, image_size=options.image_size, seed=options.seed),
-        options.out,
-    )
-    _print_path(options.out)
-
-
-def show_progress(steps: Iterable[int], description: str) -> Iterable[int]:
-    """A bar with the time left, on stderr."""
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(steps, description=f"{description:<44}", console=Console(stderr=True))
-
-
-def _print_verdict(run: "RunFolder", path: Path, *, gate: bool = False) -> int:
-    """Print verdict and report; the exit code of the gate, 0 without one."""
-    verdict = run.read_json("result.json")["verdict"]
-    print(f"{verdict['word']}: {verdict['sentence']}")  # noqa: T201 - what the command is for
-    _print_path(path)
-    return GATE[verdict["word"]] if gate else DONE
-
-
-def _print_path(path: Path) -> None:
-    print(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else path)  # noqa: T201 - for pipes
-
-
-def say(message: str) -> None:
-    """One line on stderr."""
-    print(f"patchmi: {message}", file=sys.stderr)  # noqa: T201
+    return PatchMI(recipe=options.recipe, step_count=options.step_count, precision=options.precision)

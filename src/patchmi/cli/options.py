@@ -12,33 +12,6 @@ Share = Annotated[float, tyro.conf.arg(metavar="SHARE")]
 
 
 @dataclass(frozen=True)
-class Demo:
-    """Audit a classifier of handwritten digits that is trained on the spot, in a few minutes.
-
-    5,000 real digits of MNIST train a target and three judges; the attack sees the target and random strokes.
-
-    Example: patchmi demo --out runs/demo --seeds 3
-    """
-
-    out: Path = Path("runs/demo")
-    """Run folder; what is in it already is not computed again with --resume."""
-    public: str = "strokes"
-    """What the attacker has: strokes, glyphs, leaves, or a path to images."""
-    seeds: Count = 1
-    """Runs of the attack; a firm verdict needs 3."""
-    recipe: RecipeName = "default"
-    """Recipe of Patch-MI."""
-    step_count: int | None = None
-    """Steps of the attack, instead of the recipe's."""
-    count_per_class: Count = 200
-    """Reconstructions of each class."""
-    public_count: Count = 15_000
-    """Public images."""
-    resume: bool = False
-    """Go on with the run in the folder; harmless where there is none."""
-
-
-@dataclass(frozen=True)
 class ModelOptions:
     """The model, and how it is opened."""
 
@@ -78,8 +51,23 @@ class AttackOptions:
     """Reconstructions of each class and run."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the attack's networks."""
-    track: Literal["tensorboard", "mlflow"] | None = None
-    """Follow the attack's losses, and an audit's scores, with one of the two, in files below --out."""
+
+
+@dataclass(frozen=True)
+class Demo(AttackOptions):
+    """Audit a classifier of handwritten digits that is trained on the spot, in a few minutes.
+
+    5,000 real digits of MNIST train a target and three judges; the attack sees the target and random strokes.
+
+    Example: patchmi demo --out runs/demo --seeds 3
+    """
+
+    seeds: Count = 1
+    """Runs of the attack; a firm verdict needs 3."""
+    out: Path = Path("runs/demo")
+    """Run folder; what is in it already is not computed again with --resume."""
+    resume: bool = False
+    """Go on with the run in the folder; harmless where there is none."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +105,8 @@ class Audit(JudgeOptions, AttackOptions, ModelOptions):
     """The model's accuracy on held-out images as declared: far below, the audit stops: it is misread."""
     positive_control: bool = False
     """If the target is not exposed, attack a model known to leak too: only then can a failure count."""
+    track: Literal["tensorboard", "mlflow"] | None = None
+    """Follow the attack's losses and the scores with one of the two, in files below --out."""
     out: Path = Path("runs/audit")
     """Run folder; what is in it already is not computed again with --resume."""
     resume: bool = False
@@ -136,6 +126,8 @@ class Attack(AttackOptions, ModelOptions):
     Example: patchmi attack --target model.pt --architecture patchmi:resnet10 --image-shape 1 32 32
     """
 
+    track: Literal["tensorboard", "mlflow"] | None = None
+    """Follow the attack's losses with one of the two, in files below --out."""
     out: Path = Path("runs/attack")
     """Run folder; what is in it already is not computed again with --resume."""
     resume: bool = False

@@ -2,6 +2,7 @@
 
 from patchmi.data.contents import Broken, SourceInvalid
 from patchmi.data.inspection import Inspection, contact_sheet, inspect_source
+from patchmi.data.names import listed
 from patchmi.data.overlap import Overlap, Pair, overlap
 from patchmi.data.pngs import write_pngs
 from patchmi.data.procedural import PROCEDURAL, glyphs, leaves, strokes
@@ -31,6 +32,7 @@ __all__ = [
     "glyphs",
     "inspect_source",
     "leaves",
+    "listed",
     "load_digits",
     "load_labelled",
     "load_public",

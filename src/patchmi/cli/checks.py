@@ -1,0 +1,41 @@
+"""Numbers that a command refuses before it opens anything."""
+
+from typing import Any
+
+from patchmi.cli.options import AttackOptions
+
+
+def check_attack(options: AttackOptions) -> None:
+    """Refuse counts of an attack that make no run.
+
+    Raises:
+        ValueError: Naming the option.
+    """
+    check_counts(options, "seeds", "public_count", "step_count")
+    check_counts(options, "count_per_class", least=4)  # a measure of variety looks at 3 neighbours
+
+
+def check_counts(options: Any, *names: str, least: int = 1) -> None:
+    """Refuse options below `least`; those that are not set pass.
+
+    Raises:
+        ValueError: Naming the first.
+    """
+    for name in names:
+        count = getattr(options, name)
+        if count is not None and count < least:
+            raise ValueError(f"--{name.replace('_', '-')} {count}: give {least} or more")
+
+
+def check_shares(options: Any, *names: str) -> None:
+    """Refuse options that are no shares; those that are not set pass.
+
+    Raises:
+        ValueError: Naming the first.
+    """
+    for name in names:
+        share = getattr(options, name)
+        # A split needs something on both sides.
+        fits = 0 < share < 1 if name == "held_out_share" else share is None or 0 <= share <= 1
+        if not fits:
+            raise ValueError(f"--{name.replace('_', '-')} {share:g}: give a share between 0 and 1")
