@@ -297,7 +297,7 @@ def test_classes_the_verdict_counts_as_exposed_are_counted_and_marked(result):
     for entry in result["classes"]:
         entry["exposed"] = entry["label"] in (2, 5, 7)
     html = render_report(result)
-    assert re.search(r"Classes exposed</h3>\s*<p class=\"figure\">3<small> of 10", html)
+    assert re.search(r"Classes above their controls</h3>\s*<p class=\"figure\">3<small> of 10", html)
     assert html.count('<span class="tag exposed">') == 3
 
 
