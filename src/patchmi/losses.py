@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from patchmi.types import Images, Labels, Logits, PatchLogits
+from patchmi.types import Features, Images, Labels, Logits, PatchLogits
 
 PatchReduction = Literal["mean_logit", "per_patch"]
 Scalar = Float[Tensor, ""]
@@ -71,6 +71,42 @@ def identity_loss(logits: Logits, labels: Labels) -> Scalar:
     replaced by the target.
     """
     return F.cross_entropy(logits.float(), labels)
+
+
+def max_margin_loss(logits: Logits, labels: Labels) -> Scalar:
+    """The best other class's logit minus the class's own: it does not flatten where the softmax does.
+
+    X. Yuan et al., "Pseudo Label-Guided Model Inversion Attack" (PLG-MI), AAAI 2023, equation 6.
+    """
+    logits = logits.float()
+    own = logits.gather(1, labels[:, None])[:, 0]
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return (others.max(dim=1).values - own).mean()
+
+
+def logit_loss(logits: Logits, labels: Labels) -> Scalar:
+    """Minus the class's own logit.
+
+    N.-B. Nguyen et al., "Re-thinking Model Inversion Attacks Against Deep Neural Networks" (LOMMA), CVPR
+    2023, equation 4 without its regulariser, which is `feature_loss`.
+    """
+    return -logits.float().gather(1, labels[:, None]).mean()
+
+
+def feature_loss(features: Features, centre: Float[Tensor, " features"]) -> Scalar:
+    """Squared distance of penultimate features from the public images' mean, averaged over features.
+
+    LOMMA's regulariser (its equation 4) as its code has it: the mean instead of a draw around it.
+    """
+    return (features.float() - centre).square().mean()
+
+
+IDENTITY_LOSSES = {
+    "cross_entropy": identity_loss,
+    "max_margin": max_margin_loss,
+    "logit": logit_loss,
+}
+"""How an image is told that it is not yet its class, by name."""
 
 
 def code_loss(code_logits: Logits, codes: Labels) -> Scalar:

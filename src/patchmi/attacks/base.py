@@ -2,12 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 
 from patchmi.machine import seeded
-from patchmi.runs import NO_CHECKPOINT, Checkpoint
+from patchmi.runs import NO_CACHE, NO_CHECKPOINT, Cache, Checkpoint
 from patchmi.target import WhiteBox
 from patchmi.types import Images, Observer, Progress, Reconstructions, silent, unobserved
 
@@ -15,6 +15,9 @@ from patchmi.types import Images, Observer, Progress, Reconstructions, silent, u
 @dataclass(frozen=True)
 class AbstractAttack(ABC):
     """An attack: its hyper-parameters are its fields, what it works on comes in the call."""
+
+    uses_public: ClassVar[bool] = True
+    """Whether the public images have a part in it."""
 
     @final
     def __call__(
@@ -25,6 +28,7 @@ class AbstractAttack(ABC):
         count_per_class: int = 200,
         seed: int = 0,
         checkpoint: Checkpoint = NO_CHECKPOINT,
+        cache: Cache = NO_CACHE,
         progress: Progress = silent,
         observe: Observer = unobserved,
     ) -> Reconstructions:
@@ -36,6 +40,7 @@ class AbstractAttack(ABC):
             count_per_class: Reconstructions of each class.
             seed: Same seed, machine and thread count: same bytes.
             checkpoint: Where the attack keeps its state, and from where it goes on.
+            cache: Keeps what depends on the public images alone, as a GAN trained on them does.
             progress: How to show how far it is.
             observe: Is told the losses of every few steps; the reconstructions do not depend on it.
 
@@ -59,6 +64,7 @@ class AbstractAttack(ABC):
                 count_per_class=count_per_class,
                 seed=seed,
                 checkpoint=checkpoint,
+                cache=cache,
                 progress=progress,
                 observe=observe,
             )
@@ -80,6 +86,7 @@ class AbstractAttack(ABC):
         count_per_class: int,
         seed: int,
         checkpoint: Checkpoint,
+        cache: Cache,
         progress: Progress,
         observe: Observer,
     ) -> Reconstructions:

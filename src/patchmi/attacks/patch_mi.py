@@ -27,7 +27,7 @@ from patchmi import losses, machine
 from patchmi.attacks.base import AbstractAttack
 from patchmi.attacks.patch_mi_game import Game
 from patchmi.attacks.patch_mi_recipes import RECIPES, ClassPatchScale, PatchScale, Recipe, RecipeName
-from patchmi.runs import Checkpoint
+from patchmi.runs import Cache, Checkpoint
 from patchmi.target import WhiteBox
 from patchmi.types import Images, Labels, Observer, Progress, Reconstructions, Snapshot, unobserved
 from patchmi.views import IDENTITY
@@ -45,6 +45,7 @@ class PatchMI(AbstractAttack):
     Args:
         recipe: `default`, a published recipe's name, or a `Recipe` of your own.
         step_count: Steps of each generator, instead of the recipe's.
+        attack_weight: λ, the weight of the target's word, instead of the recipe's.
         n_codes: Values of the InfoGAN code, instead of the recipe's; above 1 a network Q learns to read it.
         reduction: `mean_logit` or `per_patch`, instead of the recipe's.
         patches: Off: an ordinary discriminator that judges whole images.
@@ -61,6 +62,7 @@ class PatchMI(AbstractAttack):
 
     recipe: RecipeName | Recipe = "default"
     step_count: int | None = None
+    attack_weight: float | None = None
     n_codes: int | None = None
     reduction: losses.PatchReduction | None = None
     patches: bool = True
@@ -98,7 +100,8 @@ class PatchMI(AbstractAttack):
             step_count=self.step_count or recipe.step_count,
             code_count=self.n_codes or recipe.code_count,
             reduction=self.reduction or recipe.reduction,
-            attack_weight=recipe.attack_weight * self.uses_target,
+            attack_weight=(recipe.attack_weight if self.attack_weight is None else self.attack_weight)
+            * self.uses_target,
             batch_norm_weight=recipe.batch_norm_weight * self.batch_norm * self.uses_target,
             diversity_weight=recipe.diversity_weight * self.diversity,
             public_weights=recipe.public_weights if self.weights and self.uses_target else None,
@@ -118,9 +121,11 @@ class PatchMI(AbstractAttack):
         count_per_class: int,
         seed: int,
         checkpoint: Checkpoint,
+        cache: Cache,
         progress: Progress,
         observe: Observer,
     ) -> Reconstructions:
+        del cache  # its prior is trained together with its generator, against the target
         recipe = self.settings(door.image_shape[1])
         _check_shape(recipe, door.image_shape)
         notes = ()

@@ -1,6 +1,7 @@
 """What an audit is given: the private images, the judges, and what the attack may use."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -124,6 +125,7 @@ class Plan:
         rule: Thresholds of the verdict.
         neighbours: k of precision, recall, density and coverage.
         checkpoint_seconds: Seconds between checkpoints of the attack.
+        cache: Folder that runs share for what depends on the public images alone; None: the run's own.
         reference: A model known to leak, the positive control: attacked in the same way, it must be exposed
             before a failure against the target may count.
 
@@ -140,6 +142,7 @@ class Plan:
     rule: Rule = field(default_factory=Rule)
     neighbours: int = 3
     checkpoint_seconds: float = 15.0
+    cache: Path | None = None
     reference: Target | None = None
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from patchmi import machine
 from patchmi.attacks import AbstractAttack
 from patchmi.audit.plan import Judge, Plan, Private
 from patchmi.networks import ARCHITECTURES
-from patchmi.runs import RunFolder
+from patchmi.runs import Cache, RunFolder
 from patchmi.target import Queries, Target, Training, WhiteBox, train_classifier
 from patchmi.types import (
     Bytes,
@@ -198,6 +198,7 @@ def _attack(
             count_per_class=plan.count_per_class,
             seed=seed,
             checkpoint=checkpoint,
+            cache=run.cache() if plan.cache is None else Cache(plan.cache),
             progress=progress,
             observe=unobserved if observe is unobserved else observe_this,
         )

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
+from patchmi.target.penultimate import recorded_features
 from patchmi.types import Features, Images, Logits
 
 
@@ -26,26 +26,11 @@ def extract_features(model: nn.Module, images: Images, batch_size: int = 256) ->
     """
     if images.shape[0] == 0:
         raise ValueError("features need at least one image")
-    inputs: dict[str, tuple[nn.Linear, Tensor]] = {}
-
-    def remember(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, nn.Linear)
-        inputs["last"] = (layer, arguments[0])
-
-    hooks = [
-        module.register_forward_pre_hook(remember)
-        for module in model.modules()
-        if isinstance(module, nn.Linear)
-    ]
     features, logits = [], []
-    try:
+    with recorded_features(model) as features_behind:
         for batch_logits in _answers(model, images, batch_size):
-            features.append(_penultimate(inputs, batch_logits).float().cpu())
+            features.append(features_behind(batch_logits).float().cpu())
             logits.append(batch_logits.float().cpu())
-            inputs.clear()
-    finally:
-        for hook in hooks:
-            hook.remove()
     return torch.cat(features), torch.cat(logits)
 
 
@@ -81,15 +66,3 @@ def _answers(model: nn.Module, images: Images, batch_size: int) -> Iterator[Logi
     finally:
         for module, training in was_training.items():
             module.training = training
-
-
-def _penultimate(
-    inputs: dict[str, tuple[nn.Linear, Tensor]], logits: Float[Tensor, "n classes"]
-) -> Float[Tensor, "n features"]:
-    """What entered the last linear layer, after checking that this layer can have made the logits."""
-    if "last" not in inputs or inputs["last"][0].out_features != logits.shape[1]:
-        raise ValueError(
-            f"no linear layer of the model ends in its {logits.shape[1]} classes: "
-            "features are read from a classifier whose last layer is nn.Linear"
-        )
-    return inputs["last"][1].flatten(start_dim=1)

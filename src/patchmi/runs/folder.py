@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from patchmi.runs.cache import Cache
 from patchmi.runs.checkpoint import Checkpoint
 from patchmi.runs.errors import ConfigChanged, OutOfResources, RunError, RunExists, RunLocked
 from patchmi.runs.files import atomic_write, is_exhausted, make_folder, pack_tensors, sweep, unpack_tensors
@@ -18,6 +19,7 @@ from patchmi.runs.files import atomic_write, is_exhausted, make_folder, pack_ten
 _CONFIG = "config.json"
 _INPUTS = "inputs.json"
 _CHECKPOINTS = "checkpoint"
+_CACHE = "cache"
 _LOCK = "lock"
 _ABSENT = object()
 
@@ -185,6 +187,14 @@ class RunFolder:
         """
         files = (self.path(f"{_CHECKPOINTS}/{name}.{generation}.safetensors") for generation in (0, 1))
         return Checkpoint((next(files), next(files)), every_seconds=every_seconds)
+
+    def cache(self, every_seconds: float = 15.0) -> Cache:
+        """What this run computes that does not depend on the target, in `cache/`.
+
+        Args:
+            every_seconds: Time between checkpoints of what is being computed.
+        """
+        return Cache(self.path(_CACHE), every_seconds=every_seconds)
 
 
 def _holds_run(folder: Path, wanted: dict[str, Any], *, resume: bool) -> bool:

@@ -12,7 +12,8 @@ from torch import nn
 
 from patchmi import machine
 from patchmi.losses import Moments
-from patchmi.types import Access, Images, Logits
+from patchmi.target.penultimate import recorded_features
+from patchmi.types import Access, Features, Images, Logits
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -191,6 +192,16 @@ class WhiteBox:
         """Logits, and what each batch-norm layer saw of every single image, over its positions."""
         with _recorded_moments(self._model, of_images=True) as moments:
             return self.logits(images), moments
+
+    def logits_and_features(self, images: Images) -> tuple[Logits, Features]:
+        """Logits, and what enters the linear layer that makes them.
+
+        Raises:
+            ValueError: If no linear layer makes them.
+        """
+        with recorded_features(self._model) as features_behind:
+            logits = self.logits(images)
+            return logits, features_behind(logits)
 
     def _count_backward(self, _: torch.Tensor) -> None:
         self.queries.backward += 1
