@@ -43,7 +43,7 @@ def measure(data: Path | None) -> dict[str, Any]:
     judge = train_on_digits("allconv", JUDGES["allconv"], seed=1)
     ours = PatchMI()(door, public)
     times = [
-        (snapshot.seconds, _class_rates(judge, snapshot.images, snapshot.labels))
+        (snapshot.seconds, class_rates(judge, snapshot.images, snapshot.labels))
         for snapshot in ours.snapshots
     ]
     won = [seconds for seconds, rates in times if min(rates) >= GOAL]
@@ -58,7 +58,7 @@ def measure(data: Path | None) -> dict[str, Any]:
         "default_history": [{"seconds": round(at, 1), "worst": min(rates)} for at, rates in times],
         "paper_seconds": round(theirs.snapshots[-1].seconds, 1),
         "paper_steps_per_class": step_count,
-        "paper_class_rates": _class_rates(judge, theirs.images, theirs.labels),
+        "paper_class_rates": class_rates(judge, theirs.images, theirs.labels),
     }
 
 
@@ -68,7 +68,8 @@ def _paper_step_seconds(door: WhiteBox, public: Images, *, step_count: int = 10)
     return made.snapshots[-1].seconds / (door.class_count * step_count)
 
 
-def _class_rates(judge: nn.Module, images: Images, labels: Labels) -> list[float]:
+def class_rates(judge: nn.Module, images: Images, labels: Labels) -> list[float]:
+    """Share of each digit's images in which the judge sees it."""
     _, logits = extract_features(judge, images)
     hits = (logits.argmax(dim=1) == labels).float()
     return [round(float(hits[labels == label].mean()), 3) for label in range(10)]

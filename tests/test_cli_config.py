@@ -68,7 +68,7 @@ def test_every_option_of_every_command_has_a_help():
         ("target = 3", "target = 3 is not a text"),
         ("out = false", "out = False is not a path"),
         ("max_bad = 'much'", "max_bad = 'much' is not a number"),
-        ("recipe = 'paper'", "recipe = 'paper' is not one of default, paper-mnist"),
+        ("attack = 'patchmi'", "attack = 'patchmi' is not one of patch-mi, general"),
         ("track = 'wandb'", "track = 'wandb' is not one of tensorboard, mlflow"),
         ("image_shape = [3, 32]", "image_shape = [3, 32] is not a list of 3 whole numbers"),
         ("mean = 0.5", "mean = 0.5 is not a list of numbers"),

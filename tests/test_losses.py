@@ -12,13 +12,18 @@ from torch.nn import functional as F
 from patchmi.losses import (
     Moments,
     PatchReduction,
+    batch_norm_distance,
     batch_norm_loss,
     code_loss,
     discriminator_loss,
+    feature_loss,
     generator_loss,
     identity_loss,
+    logit_loss,
+    max_margin_loss,
     mode_seeking_loss,
     patch_cross_entropy,
+    total_variation,
 )
 
 REDUCTIONS: tuple[PatchReduction, ...] = ("mean_logit", "per_patch")
@@ -334,3 +339,153 @@ class TestModeSeeking:
         assert float(
             mode_seeking_loss(first=same, second=same.clone(), pooling=4, caps=torch.tensor(0.35))
         ) == pytest.approx(0.35)
+
+
+class TestHowAnImageIsToldItsClass:
+    logits = torch.tensor([[2.0, -1.0, 0.5], [3.0, 3.5, -2.0]])
+    labels = torch.tensor([0, 2])
+
+    def test_the_margin_is_that_to_the_best_other_class(self) -> None:
+        """.5 - 2 = -1.5, and 3.5 - (-2) = 5.5: their mean is 2."""
+        assert float(max_margin_loss(self.logits, self.labels)) == pytest.approx(2)
+
+    def test_the_logit_loss_takes_the_classs_own_logit_and_no_other(self) -> None:
+        assert float(logit_loss(self.logits, self.labels)) == pytest.approx(-(2 - 2) / 2)
+        assert float(logit_loss(self.logits, torch.tensor([1, 0]))) == pytest.approx(-(-1 + 3) / 2)
+
+    @settings(max_examples=40, deadline=None)
+    @given(seed=st.integers(0, 10_000), shift=st.floats(-30, 30))
+    def test_the_margin_is_the_slow_ones_and_blind_to_a_common_shift(self, seed: int, shift: float) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        logits = 4 * torch.randn(5, 4, generator=generator)
+        labels = torch.randint(4, (5,), generator=generator)
+        slow = [
+            max(float(row[other]) for other in range(4) if other != label) - float(row[label])
+            for row, label in zip(logits, labels.tolist(), strict=True)
+        ]
+        assert float(max_margin_loss(logits, labels)) == pytest.approx(sum(slow) / 5, abs=1e-5)
+        assert float(max_margin_loss(logits + shift, labels)) == pytest.approx(sum(slow) / 5, abs=1e-4)
+
+    @settings(max_examples=40, deadline=None)
+    @given(seed=st.integers(0, 10_000))
+    def test_a_margin_below_zero_is_a_class_that_wins(self, seed: int) -> None:
+        logits = torch.randn(1, 5, generator=torch.Generator().manual_seed(seed))
+        for label in range(5):
+            wins = int(logits.argmax()) == label
+            assert (float(max_margin_loss(logits, torch.tensor([label]))) < 0) == wins
+
+    def test_the_best_other_class_is_pushed_down_as_hard_as_the_own_is_pulled_up(self) -> None:
+        logits = self.logits.clone().requires_grad_()
+        max_margin_loss(logits, self.labels).backward()
+        assert logits.grad is not None
+        assert logits.grad.tolist() == [[-0.5, 0.0, 0.5], [0.0, 0.5, -0.5]]
+
+    def test_sure_logits_still_pull_where_the_cross_entropy_lies_flat(self) -> None:
+        pull = {}
+        for loss in (identity_loss, max_margin_loss, logit_loss):
+            logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
+            loss(logits, torch.tensor([0])).backward()
+            assert logits.grad is not None
+            pull[loss] = float(logits.grad[0, 0])
+        assert pull[identity_loss] == 0
+        assert pull[max_margin_loss] == pull[logit_loss] == -1
+
+    def test_they_are_summed_in_float32(self) -> None:
+        logits = torch.linspace(-3, 3, 60).reshape(6, 10).bfloat16()
+        labels = torch.zeros(6, dtype=torch.long)
+        assert max_margin_loss(logits, labels).dtype == logit_loss(logits, labels).dtype == torch.float32
+        assert feature_loss(logits, torch.zeros(10)).dtype == torch.float32
+
+
+class TestFeatureDistance:
+    def test_squares_are_averaged_over_images_and_features(self) -> None:
+        """1 + 4 of one image, 0 + 9 of the other, of 4 numbers: 3.5."""
+        features, centre = torch.tensor([[1.0, 0.0], [0.0, 5.0]]), torch.tensor([0.0, 2.0])
+        assert float(feature_loss(features, centre)) == pytest.approx(14 / 4)
+
+    @settings(max_examples=30, deadline=None)
+    @given(seed=st.integers(0, 10_000))
+    def test_no_other_centre_is_nearer_than_the_mean(self, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        features = torch.randn(6, 3, generator=generator)
+        mean = features.mean(dim=0)
+        there = float(feature_loss(features, mean))
+        off = torch.randn(3, generator=generator)
+        assert float(feature_loss(features, mean + off)) == pytest.approx(
+            there + float(off.square().mean()), rel=1e-4
+        )
+
+
+class TestBatchNormDistance:
+    first = moments(
+        batch_mean=[3.0, 0.0], batch_variance=[1.0, 3.0], running_mean=[0.0, 4.0], running_variance=[1.0, 1.0]
+    )
+    """√(3² + 4²) + √(0² + 2²) = 7."""
+    second = moments(batch_mean=[1.0], batch_variance=[0.5], running_mean=[1.5], running_variance=[2.0])
+    """.5 + 1.5 = 2."""
+
+    def test_norms_over_channels_counted_by_hand_are_summed_over_layers(self) -> None:
+        assert float(batch_norm_distance([self.first])) == pytest.approx(7)
+        assert float(batch_norm_distance([self.second])) == pytest.approx(2)
+        assert float(batch_norm_distance([self.first, self.second])) == pytest.approx(9)
+
+    def test_moments_that_agree_cost_nothing_and_pull_nowhere(self) -> None:
+        mean, variance = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
+        loss = batch_norm_distance([Moments(mean, variance, torch.ones(3), torch.ones(3))])
+        loss.backward()
+        assert loss.item() == 0
+        assert mean.grad is not None
+        assert variance.grad is not None
+        assert not mean.grad.any()
+        assert not variance.grad.any()
+
+    @settings(max_examples=30, deadline=None)
+    @given(seed=st.integers(0, 10_000), factor=st.floats(0.1, 10))
+    def test_it_grows_with_the_gap_and_not_with_its_square(self, seed: int, factor: float) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        mean, variance, mean_gap, variance_gap = torch.rand(4, 5, generator=generator)
+        near = batch_norm_distance([Moments(mean + mean_gap, variance + variance_gap, mean, variance)])
+        far = batch_norm_distance(
+            [Moments(mean + factor * mean_gap, variance + factor * variance_gap, mean, variance)]
+        )
+        assert float(far) == pytest.approx(factor * float(near), rel=1e-3)
+
+
+class TestTotalVariation:
+    def test_one_bright_pixel_is_counted_by_hand(self) -> None:
+        """In the middle of 3×3: two differences of 1 in each of the four directions, √2 each."""
+        image = torch.zeros(1, 1, 3, 3)
+        image[0, 0, 1, 1] = 1
+        assert float(total_variation(image)) == pytest.approx(4 * math.sqrt(2))
+
+    def test_diagonals_are_told_apart_from_rows_and_columns(self) -> None:
+        """2×2: across √(1² + 1²), down √(2² + 2²), one diagonal 3, the other 1."""
+        image = torch.tensor([[0.0, 1.0], [2.0, 3.0]])[None, None]
+        across, down = math.sqrt(1 + 1), math.sqrt(4 + 4)
+        assert float(total_variation(image)) == pytest.approx(across + down + 3 + 1)
+
+    def test_an_even_picture_costs_nothing_and_pulls_nowhere(self) -> None:
+        even = torch.full((2, 3, 5, 4), 0.7, requires_grad=True)
+        loss = total_variation(even)
+        loss.backward()
+        assert loss.item() == 0
+        assert even.grad is not None
+        assert not even.grad.any()
+
+    @settings(max_examples=30, deadline=None)
+    @given(seed=st.integers(0, 10_000), height=st.integers(2, 5), width=st.integers(2, 5))
+    def test_it_is_the_slow_sum_over_pairs_of_neighbours(self, seed: int, height: int, width: int) -> None:
+        images = torch.randn(2, 2, height, width, generator=torch.Generator().manual_seed(seed))
+        slow = 0.0
+        for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
+            squares = [
+                float(plane[row, column] - plane[row + down, column + right]) ** 2
+                for plane in images.flatten(0, 1)
+                for row in range(height - down)
+                for column in range(width)
+                if 0 <= column + right < width
+            ]
+            slow += math.sqrt(sum(squares))
+        assert float(total_variation(images)) == pytest.approx(slow, rel=1e-5)
+        for turned in (images.flip(3), images.flip(2), images.transpose(2, 3)):
+            assert float(total_variation(turned)) == pytest.approx(slow, rel=1e-5)

@@ -5,7 +5,7 @@ Reconstruction", arXiv 2312.07040; InfoGAN: X. Chen et al., NeurIPS 2016. `docs/
 Bayes' rule to each of them. Images are in [-1, 1] here: the generator's own range.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -62,6 +62,54 @@ def discriminator_loss(
 def generator_loss(fake: PatchLogits, *, reduction: PatchReduction) -> Scalar:
     """The generator's side of JS(q ‖ p_patch), non-saturating: pass for public patches."""
     return patch_cross_entropy(fake, truth=1.0, reduction=reduction)
+
+
+def critic_loss(*, real: Float[Tensor, " n"], fake: Float[Tensor, " n"]) -> Scalar:
+    """E[D(x̃)] - E[D(x)]: minus the critic's estimate of the Wasserstein distance.
+
+    I. Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, equation 3 without its
+    penalty, which is `gradient_penalty`.
+    """
+    return fake.float().mean() - real.float().mean()
+
+
+def critic_prior_loss(scores: Float[Tensor, " n"]) -> Scalar:
+    """-E[D(x̃)]: generated images must score with the critic as public ones do.
+
+    The generator's side of the Wasserstein distance, and the prior loss of Y. Zhang et al., "The Secret
+    Revealer" (GMI), CVPR 2020.
+    """
+    return -scores.float().mean()
+
+
+def gradient_penalty(
+    critic: Callable[[Images], Float[Tensor, " n"]],
+    *,
+    real: Images,
+    fake: Images,
+    shares: Float[Tensor, " n"],
+) -> Scalar:
+    """E[(‖∇D(x̂)‖ - 1)²] at x̂ = x + share · (x̃ - x), between pairs of public and generated images.
+
+    I. Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, equation 3 without its weight.
+
+    Args:
+        critic: D, which must judge each image of a batch by itself.
+        real: Public images in [-1, 1].
+        fake: Generated images, as many.
+        shares: Where between the two of a pair, 0 to 1.
+    """
+    between = torch.lerp(real, fake.detach(), shares[:, None, None, None]).requires_grad_(True)
+    (slopes,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    return (slopes.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def hinge_loss(*, real: Float[Tensor, " n"], fake: Float[Tensor, " m"]) -> Scalar:
+    """E[max(0, 1 - D(x))] + E[max(0, 1 + D(x̃))]: the discriminator's side; `critic_prior_loss` is the other.
+
+    T. Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018, equation 16.
+    """
+    return F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean()
 
 
 def identity_loss(logits: Logits, labels: Labels) -> Scalar:
@@ -131,6 +179,34 @@ def batch_norm_loss(moments: Sequence[Moments], *, epsilon: float = 1e-5) -> Sca
         deviation_shift = (deviation - running_deviation).square() / running_variance
         distances.append((mean_shift + deviation_shift).mean())
     return torch.stack(distances).mean()
+
+
+def batch_norm_distance(moments: Sequence[Moments]) -> Scalar:
+    """Sum over layers of ‖μ-μ̂‖₂ + ‖σ²-σ̂²‖₂, hats for the running statistics: DeepInversion's own distance.
+
+    H. Yin et al., "Dreaming to Distill" (DeepInversion), CVPR 2020, equation 4.
+    """
+    distances = [
+        torch.linalg.vector_norm(layer.batch_mean - layer.running_mean)
+        + torch.linalg.vector_norm(layer.batch_variance - layer.running_variance)
+        for layer in moments
+    ]
+    return torch.stack(distances).sum()
+
+
+def total_variation(images: Images) -> Scalar:
+    """Norms of a batch's differences between neighbouring pixels: across, down, and along both diagonals.
+
+    DeepInversion, equation 3, as its code has it: four norms over the whole batch, added.
+    """
+    images = images.float()
+    differences = (
+        images[..., :, 1:] - images[..., :, :-1],
+        images[..., 1:, :] - images[..., :-1, :],
+        images[..., 1:, 1:] - images[..., :-1, :-1],
+        images[..., 1:, :-1] - images[..., :-1, 1:],
+    )
+    return torch.stack([torch.linalg.vector_norm(one) for one in differences]).sum()
 
 
 def pooled_distance(first: Images, second: Images, *, pooling: int) -> Float[Tensor, " n"]:

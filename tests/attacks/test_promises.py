@@ -10,7 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from patchmi.attacks import ATTACKS, RECIPES, AbstractAttack, PatchMI
+from patchmi.attacks import (
+    ATTACKS,
+    RECIPES,
+    AbstractAttack,
+    GanTraining,
+    GenerativeMI,
+    PatchMI,
+    PlgMI,
+    VariationalMI,
+)
 from patchmi.runs import open_run
 from patchmi.target import Target, WhiteBox
 from patchmi.types import Reconstructions
@@ -21,7 +30,13 @@ COUNT = 3
 SHAPE = (1, 16, 16)
 
 
-BRIEF = {"patch-mi": PatchMI(dataclasses.replace(RECIPES["default"], student_warm_up=2))}
+GAN = GanTraining(step_count=3, batch_size=8, latent_size=8, width=4)
+BRIEF: dict[str, AbstractAttack] = {
+    "patch-mi": PatchMI(dataclasses.replace(RECIPES["default"], student_warm_up=2)),
+    "generative": GenerativeMI(gan=GAN),
+    "variational": VariationalMI(gan=GAN, batch_size=8),
+    "plg-mi": PlgMI(top_n=5, gan_step_count=3, width=4),
+}
 """Attacks whose defaults prepare for long; those that are not named run as they are."""
 
 
@@ -213,13 +228,25 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes_and_queries(
     with open_run(tmp_path, config={}, resume=False) as run, pytest.raises(Kill):
         checkpoint = run.checkpoint("attack", every_seconds=0.0)
         short(name)(
-            WhiteBox(target), public, count_per_class=COUNT, checkpoint=checkpoint, progress=Clock(last)
+            WhiteBox(target),
+            public,
+            count_per_class=COUNT,
+            checkpoint=checkpoint,
+            cache=run.cache(every_seconds=0.0),
+            progress=Clock(last),
         )
     torch.manual_seed(123)
     door, rest = WhiteBox(target), Clock()
     with open_run(tmp_path, config={}, resume=True) as run:
         checkpoint = run.checkpoint("attack", every_seconds=0.0)
-        made = short(name)(door, public, count_per_class=COUNT, checkpoint=checkpoint, progress=rest)
+        made = short(name)(
+            door,
+            public,
+            count_per_class=COUNT,
+            checkpoint=checkpoint,
+            cache=run.cache(every_seconds=0.0),
+            progress=rest,
+        )
     assert content(made) == content(reconstruct(name))
     assert door.queries == undisturbed.queries
     assert rest.count == 1 or share_done < 1

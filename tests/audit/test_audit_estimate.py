@@ -13,12 +13,11 @@ def test_more_seeds_more_judges_and_a_positive_control_cost_more_and_add_up(worl
     attack = PatchMI(replace(RECIPES["default"], students=()), step_count=2 * TRIED_STEPS)
     plan = Plan(attack, Source(world.public.images, "stripes"), count_per_class=4)
     judges = {"mlp": Training(step_count=400, batch_size=16)}
-    one = estimate_cost(world.target, world.private, plan, attack=attack, judges=judges)
+    one = estimate_cost(world.target, world.private, plan, judges=judges)
     three = estimate_cost(
         world.target,
         world.private,
         replace(plan, seeds=(0, 1, 2), reference=world.target),
-        attack=attack,
         judges=judges | {"lenet": Training(step_count=400, batch_size=16)},
     )
     assert three.attack_seconds > 3 * one.attack_seconds

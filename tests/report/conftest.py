@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
 from safetensors.numpy import save_file
 
 JUDGES = ("resnet", "convnet", "hog-knn")
@@ -185,8 +187,171 @@ def make_evidence(
     return arrays, {"ranks": json.dumps(RANKS), "history_steps": json.dumps(STEPS)}
 
 
+DIGITS = "0123456789"
+"""The classes of the suite's targets."""
+ATTACKS = {
+    "general": (0.41, {"step_count": 2000, "learning_rate": 0.05}),
+    "variational": (0.72, {"step_count": 3000, "miner": "flow", "latent_size": 100}),
+    "patch-mi": (0.95, {"step_count": 1000, "patch_sizes": [18], "attack_weight": 3.0}),
+}
+"""Attack → (how well it does, its settings)."""
+SUITE_SEEDS = 3
+
+
+def make_suite() -> dict[str, Any]:
+    """Three attacks by two public sets on two targets; one row failed, one missing; all numbers made up."""
+    rows = [
+        make_row(target, attack, public, shift=-0.07 * (public == "strokes") - 0.05 * (target == "letters"))
+        for target in ("mnist", "letters")
+        for attack in ATTACKS
+        for public in ("devanagari", "strokes")
+    ]
+    rows += [
+        make_row("mnist", f"weight-{weight}", "strokes", shift=0.1 * weight**0.3 - 0.1, attack_weight=weight)
+        for weight in (1, 3, 10)
+    ]
+    for place, state, error in (
+        (3, "failed", "out of memory: 2.0 GB asked for, 1.6 GB free; raise memory_gb or use --small"),
+        (11, "missing", None),
+    ):
+        rows[place].update(state=state, error=error, folder=None, scores={}, controls={}, verdict=None)
+    return {
+        "schema": "patchmi.suite/1",
+        "title": "Digits and letters, three attacks",
+        "description": "The comparison of the paper's first table, with two sets of public images.",
+        "small_note": "ResNet-10 of width 16 instead of ResNet-18; 1,000 steps instead of 10,000",
+        "created": "2026-02-03T14:05:09+00:00",
+        "patchmi_version": "0.1.0",
+        "command": "patchmi suite run suites/paper-mnist.toml --out out --small --data ../data",
+        "environment": make_result()["environment"],
+        "seeds": list(range(SUITE_SEEDS)),
+        "count_per_class": 200,
+        "wall_seconds": 2291.0,
+        "targets": [make_suite_target(name) for name in ("mnist", "letters")],
+        "rows": rows,
+        "published": [
+            {
+                "target": "mnist",
+                "attack": "general",
+                "public": None,
+                "note": "first ten classes only",
+                "scores": {"judge_top1": 0.512, "judge_top5": 0.83, "frechet_distance": 211.4},
+            },
+            {
+                "target": "mnist",
+                "attack": "patch-mi",
+                "public": "devanagari",
+                "note": "table 1",
+                "scores": {"judge_top1": 0.91, "coverage": 0.31, "target_top1": 0.997},
+            },
+        ],
+        "curves": [
+            {
+                "title": "Accuracy against coverage",
+                "along": "attack_weight",
+                "scores": ["judge_top1", "coverage"],
+                "points": [{"row": f"mnist/weight-{x}/strokes/none", "x": x} for x in (1, 3, 10)],
+            }
+        ],
+    }
+
+
+def make_row(
+    target: str, attack: str, public: str, *, shift: float, attack_weight: float | None = None
+) -> dict[str, Any]:
+    success, settings = ATTACKS.get(attack, ATTACKS["patch-mi"])
+    level = min(0.995, success + shift)
+    own = make_result()
+    spread = 0.012 + 0.12 * (1 - level)
+    scores = {
+        "judge_top1": measured(level, spread),
+        "judge_top5": measured(min(1.0, level + 0.15), spread / 2),
+        "confidence": measured(level - 0.03, spread),
+        "consensus_top1": measured(level - 0.01, spread),
+        "worst_class_top1": measured(max(0.0, level - 0.21), 2 * spread),
+        "target_top1": measured(0.998, 0.001),
+        "precision": measured(level**2, spread),
+        "recall": measured(0.45 * level**3, spread),
+        "density": measured(1.2 * level**2, 2 * spread),
+        "coverage": measured(0.4 * level**3, spread),
+        "frechet_distance": measured(20 + 150 * (1 - level), 3.0),
+        "student_accuracy": measured(0.8 * level, 0.025, 1000) if target == "mnist" else None,
+        "disjoint_top1": measured(level - 0.06, spread),
+    }
+    return {
+        "id": f"{target}/{attack}/{public}/none",
+        "target": target,
+        "attack": attack,
+        "public": public,
+        "defence": "none",
+        "state": "done",
+        "error": None,
+        "folder": f"cells/row/{target}/{attack}/{public}/none",
+        "settings": settings | ({} if attack_weight is None else {"attack_weight": attack_weight}),
+        "scores": scores,
+        "controls": own["controls"],
+        "verdict": "EXPOSED" if level > 0.8 else "NOT DEMONSTRATED" if level > 0.4 else "INCONCLUSIVE",
+        "seconds": 400.5 * level,
+        "queries": {"forward": 3600, "backward": 3600, "images": 230_400},
+        "peak_memory_bytes": 1_432_000_000,
+        "steps": 1000,
+    }
+
+
+def make_suite_target(name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "architecture": "ResNet-10, width 16",
+        "private": f"data:{name}, 12,000 images",
+        "class_count": 10,
+        "accuracy": measured(0.9871, 0.004, 10_000),
+        "judges": [
+            {
+                "name": judge,
+                "architecture": f"{judge}, its own architecture",
+                "accuracy": measured(0.98, 0.005, 10_000),
+            }
+            for judge in JUDGES
+        ],
+        "disjoint_judge": {
+            "name": "convmixer",
+            "architecture": "ConvMixer",
+            "accuracy": measured(0.97, 0.006, 10_000),
+        },
+        "shown_classes": list(DIGITS if name == "mnist" else "ABCDEFGHIJ"),
+    }
+
+
+def make_suite_pictures(suite: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Letters in noise: the better the row, the less of it. Of `mnist` real pictures may be shown."""
+    pictures = {
+        row["id"]: draw_letters(row["target"], clearness=row["scores"]["judge_top1"]["value"] ** 2)
+        for row in suite["rows"]
+        if row["state"] == "done"
+    }
+    return {"mnist/held_out": draw_letters("mnist", clearness=1.0), **pictures}
+
+
+def draw_letters(target: str, *, clearness: float, side: int = 32) -> np.ndarray:
+    random = np.random.default_rng(round(1000 * clearness))
+    classes = DIGITS if target == "mnist" else "ABCDEFGHIJ"
+    face = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 24)
+    drawn = np.zeros((len(classes), 4, 1, side, side), dtype=np.uint8)
+    for place, letter in enumerate(classes):
+        for picture in range(4):
+            image = Image.new("L", (side, side))
+            ImageDraw.Draw(image).text((side / 2, side / 2), letter, fill=255, font=face, anchor="mm")
+            image = image.rotate(float(random.normal(0, 12)))
+            ink = np.asarray(image, dtype=float)
+            noise = random.integers(0, 256, size=(side, side))
+            drawn[place, picture, 0] = clearness * ink + (1 - clearness) * noise
+    return drawn
+
+
 _RESULT = make_result()
 _ARRAYS, _METADATA = make_evidence()
+_SUITE = make_suite()
+_SUITE_PICTURES = make_suite_pictures(_SUITE)
 
 
 @pytest.fixture
@@ -219,3 +384,20 @@ def result_of():
 @pytest.fixture
 def evidence_of():
     return make_evidence
+
+
+@pytest.fixture
+def suite() -> dict[str, Any]:
+    return copy.deepcopy(_SUITE)
+
+
+@pytest.fixture
+def suite_pictures() -> dict[str, np.ndarray]:
+    return dict(_SUITE_PICTURES)
+
+
+@pytest.fixture
+def suite_folder(tmp_path, suite, suite_pictures):
+    (tmp_path / "suite.json").write_text(json.dumps(suite), encoding="utf-8")
+    save_file(suite_pictures, tmp_path / "suite-pictures.safetensors")
+    return tmp_path

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from patchmi import machine
 from patchmi.losses import Moments, batch_norm_loss
 from patchmi.networks import ARCHITECTURES
+from patchmi.networks.classifiers import Classifier
 from patchmi.target import AccessDenied, AsClassifier, Target, WhiteBox, answers
 
 SIDE = 16
@@ -334,6 +335,60 @@ def test_only_batch_norm_layers_that_remember_are_counted(name: str, layers: int
     target = make_target(make_model(name))
     assert target.batch_norm_layer_count == layers
     assert WhiteBox(target).has_batch_norm
+
+
+@pytest.mark.parametrize("name", ["resnet10", "lenet", "mlp", "dense"])
+def test_features_are_what_makes_the_logits_by_the_last_layer(name: str) -> None:
+    model, images = make_model(name), pictures(5)
+    door = WhiteBox(make_target(model))
+    logits, features = door.logits_and_features(images)
+    torch.testing.assert_close(logits, door.logits(images))
+    head = model.get_submodule("head")
+    torch.testing.assert_close(head(features), logits)
+    if isinstance(model, Classifier):
+        torch.testing.assert_close(features, model.features(images), atol=1e-5, rtol=1e-4)
+
+
+def test_features_are_one_question_and_pass_gradients_to_the_images() -> None:
+    model = make_model("lenet")
+    assert isinstance(model, Classifier)
+    door = WhiteBox(make_target(model))
+    through, plain = pictures(3).requires_grad_(), pictures(3).requires_grad_()
+    logits, features = door.logits_and_features(through)
+    assert (door.queries.forward, door.queries.images) == (1, 3)
+    (logits.sum() + features.square().sum()).backward()
+    (model(plain).sum() + model.features(plain).square().sum()).backward()
+    assert (door.queries.forward, door.queries.backward) == (1, 1)
+    assert plain.grad is not None
+    torch.testing.assert_close(through.grad, plain.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_features_leave_no_hooks_and_do_not_mix_up_two_askings() -> None:
+    model = make_model("lenet")
+    assert isinstance(model, Classifier)
+    door = WhiteBox(make_target(model))
+    before = hook_count(door._model)
+    _, first = door.logits_and_features(pictures(3))
+    _, second = door.logits_and_features(pictures(2, seed=1))
+    torch.testing.assert_close(first, model.features(pictures(3)))
+    torch.testing.assert_close(second, model.features(pictures(2, seed=1)))
+    assert hook_count(door._model) == before
+    with pytest.raises(RuntimeError):
+        door.logits_and_features(torch.rand(2, 3, SIDE, SIDE))
+    assert hook_count(door._model) == before
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [nn.Conv2d(1, 4, SIDE), nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 8), nn.Unflatten(1, (4, 2)))],
+    ids=["no linear layer", "a linear layer that makes no logits"],
+)
+def test_logits_that_no_linear_layer_makes_have_no_features(ending: nn.Module) -> None:
+    door = WhiteBox(make_target(nn.Sequential(ending, nn.Flatten(), nn.AdaptiveAvgPool1d(4))))
+    assert door.logits(pictures(2)).shape == (2, 4)
+    with pytest.raises(ValueError, match=r"no linear layer.*4 classes.*nn\.Linear") as refused:
+        door.logits_and_features(pictures(2))
+    assert "\n" not in str(refused.value)
 
 
 def test_a_door_tells_what_the_target_is_like() -> None:

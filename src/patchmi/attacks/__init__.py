@@ -1,19 +1,32 @@
 """Attacks: one paper, one file; none of them can import a measure, a judge or a private image."""
 
 from patchmi.attacks.base import AbstractAttack
+from patchmi.attacks.deep_inversion import DeepInversion
+from patchmi.attacks.general import GeneralMI
+from patchmi.attacks.generative import GenerativeMI
+from patchmi.attacks.identity import IdentityTerm
 from patchmi.attacks.patch_mi import PatchMI
 from patchmi.attacks.patch_mi_recipes import RECIPES, ClassPatchScale, PatchScale, PublicWeights, Recipe
-
-ATTACKS = {"patch-mi": PatchMI}
-"""Every attack by its name on the command line."""
+from patchmi.attacks.plg_mi import PlgMI
+from patchmi.attacks.public_gan import GanTraining
+from patchmi.attacks.table import ATTACKS, choose_attack
+from patchmi.attacks.variational import VariationalMI
 
 __all__ = [
     "ATTACKS",
     "RECIPES",
     "AbstractAttack",
     "ClassPatchScale",
+    "DeepInversion",
+    "GanTraining",
+    "GeneralMI",
+    "GenerativeMI",
+    "IdentityTerm",
     "PatchMI",
     "PatchScale",
+    "PlgMI",
     "PublicWeights",
     "Recipe",
+    "VariationalMI",
+    "choose_attack",
 ]

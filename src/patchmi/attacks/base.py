@@ -78,6 +78,15 @@ class AbstractAttack(ABC):
         """The same attack without the target's word, an audit's control: what its prior alone would draw."""
 
     @abstractmethod
+    def step_counts(self, public_count: int, image_size: int) -> dict[str, int]:
+        """Steps of each of its loops, by the setting that counts them; a dot leads into a group of settings.
+
+        Args:
+            public_count: Public images, where epochs over them are counted.
+            image_size: Side of the images in pixels.
+        """
+
+    @abstractmethod
     def _reconstruct(
         self,
         door: WhiteBox,

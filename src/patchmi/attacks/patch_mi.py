@@ -113,6 +113,10 @@ class PatchMI(AbstractAttack):
         """The patch prior alone."""
         return replace(self, uses_target=False)
 
+    def step_counts(self, public_count: int, image_size: int) -> dict[str, int]:
+        """The steps of a generator."""
+        return {"step_count": self.settings(image_size).steps_on(public_count)}
+
     def _reconstruct(
         self,
         door: WhiteBox,

@@ -4,10 +4,11 @@ import resource
 import sys
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
-from patchmi.attacks import PatchMI
+from patchmi.attacks import AbstractAttack
 from patchmi.audit.plan import Plan, Private
 from patchmi.metrics.student import STUDENT, STUDENT_TRAINING
 from patchmi.networks import ARCHITECTURES
@@ -15,7 +16,7 @@ from patchmi.target import Target, Training, WhiteBox, train_classifier
 from patchmi.types import Images, Labels
 
 TRIED_STEPS = 24
-"""Steps of the attack that are run: two or more between any two snapshots but the first ones."""
+"""Steps of each of the attack's loops that are run: two or more between any two snapshots but the first."""
 TRIED_BATCHES = 12
 """Batches that a network is trained for to time one."""
 
@@ -37,7 +38,7 @@ class Cost:
 
 
 def estimate_cost(
-    target: Target, private: Private | None, plan: Plan, *, attack: PatchMI, judges: dict[str, Training]
+    target: Target, private: Private | None, plan: Plan, *, judges: dict[str, Training]
 ) -> Cost:
     """Time a few steps of each stage and draw them out to the whole.
 
@@ -45,10 +46,9 @@ def estimate_cost(
         target: The classifier under attack.
         private: Its images; None for an audit without.
         plan: How often the attack is run, and on what.
-        attack: The plan's attack.
         judges: Networks of patchmi's own that are to be trained, by architecture.
     """
-    own, without = (_attack_seconds(one, target, plan) for one in (attack, attack.without_target()))
+    own, without = (_attack_seconds(one, target, plan) for one in (plan.attack, plan.attack.without_target()))
     seed_count = len(plan.seeds)
     trained = students = 0.0
     if private is not None:
@@ -66,15 +66,34 @@ def estimate_cost(
     return Cost(trained, runs * own, without, students + looks, round(1.1 * _peak_memory_bytes()))
 
 
-def _attack_seconds(attack: PatchMI, target: Target, plan: Plan) -> float:
-    """Seconds of one run: before the first step, the steps at the pace of those tried, and the drawing."""
-    step_count = attack.settings(target.image_shape[1]).steps_on(len(plan.public.images))
+def _attack_seconds(attack: AbstractAttack, target: Target, plan: Plan) -> float:
+    """Seconds of one run: with few steps of each loop, and what the others add at the pace of those tried."""
+    counts = attack.step_counts(len(plan.public.images), target.image_shape[1])
+    tried = attack
+    for name in counts:
+        tried = _with_count(tried, name, TRIED_STEPS)
+    seconds, in_steps = _run_seconds(tried, target, plan)
+    if list(counts) == ["step_count"]:
+        return seconds + (counts["step_count"] - TRIED_STEPS) * in_steps / TRIED_STEPS
+    drawn_out = seconds
+    for name, count in counts.items():
+        longer, _ = _run_seconds(_with_count(tried, name, 3 * TRIED_STEPS), target, plan)
+        drawn_out += (count - TRIED_STEPS) * max(0.0, longer - seconds) / (2 * TRIED_STEPS)
+    return drawn_out
+
+
+def _run_seconds(attack: AbstractAttack, target: Target, plan: Plan) -> tuple[float, float]:
+    """Seconds of a run, and those between its first step and its last."""
     began = time.perf_counter()
-    tried = replace(attack, step_count=TRIED_STEPS)
-    made = tried(WhiteBox(target), plan.public.images, count_per_class=plan.count_per_class)
-    drawing = time.perf_counter() - began - made.snapshots[-1].seconds
-    first, last = made.snapshots[0].seconds, made.snapshots[-1].seconds
-    return first + step_count * (last - first) / TRIED_STEPS + drawing
+    made = attack(WhiteBox(target), plan.public.images, count_per_class=plan.count_per_class)
+    times = [snapshot.seconds for snapshot in made.snapshots] or [0.0]
+    return time.perf_counter() - began, times[-1] - times[0]
+
+
+def _with_count(attack: Any, name: str, count: int) -> Any:
+    """The attack with another number of steps; a dot in the name leads into a group of settings."""
+    first, _, rest = name.partition(".")
+    return replace(attack, **{first: _with_count(getattr(attack, first), rest, count) if rest else count})
 
 
 def _training_seconds(

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from patchmi.cli import suites
 from patchmi.cli.checks import check_attack, check_counts, check_shares
 from patchmi.cli.config import write_options
 from patchmi.cli.images import draw, inspect
@@ -22,12 +23,14 @@ from patchmi.cli.options import (
     Options,
     Report,
     Score,
+    Suite,
     Train,
 )
 from patchmi.cli.screen import DONE, print_path, print_verdict, say, show_progress
+from patchmi.cli.settings import read_settings
 
 if TYPE_CHECKING:
-    from patchmi.attacks import PatchMI
+    from patchmi.attacks import AbstractAttack
     from patchmi.audit import Judge, Plan, Private
     from patchmi.case import Case, PrivateFiles
     from patchmi.runs import RunFolder
@@ -61,11 +64,14 @@ def run_command(options: Options, arguments: list[str]) -> int:
             inspect(action)
         case Data(action=Make() as action):
             draw(action)
+        case Suite(action=action):
+            suites.act(action, command=command)
     return DONE
 
 
 def _demo(options: Demo, *, command: str) -> int:
     check_attack(options)
+    attack = _attack(options)
     from patchmi.data import load_public
     from patchmi.demo import DIGIT_SHAPE, run_demo
     from patchmi.runs import open_run
@@ -75,7 +81,7 @@ def _demo(options: Demo, *, command: str) -> int:
     with open_run(options.out, config=_config(options), resume=options.resume) as run:
         path = run_demo(
             run,
-            attack=_attack(options),
+            attack=attack,
             public=public,
             seeds=tuple(range(options.seeds)),
             count_per_class=options.count_per_class,
@@ -92,6 +98,7 @@ def _audit(options: Audit, *, command: str) -> int:
     check_attack(options)
     check_counts(options, "judge_steps")
     check_shares(options, "held_out_share", "max_bad", "declared_accuracy")
+    attack = _attack(options)
     from patchmi.audit import Plan, audit, audit_inputs, check_votes
     from patchmi.case import open_case, open_judges, open_public
     from patchmi.runs import open_run
@@ -126,7 +133,6 @@ def _audit(options: Audit, *, command: str) -> int:
     )
     for finding in (*findings.target, *findings.images):
         say(finding)
-    attack = _attack(options)
     plan = Plan(
         attack,
         public,
@@ -137,7 +143,7 @@ def _audit(options: Audit, *, command: str) -> int:
     )
     check_votes(given, plan.rule)
     if options.dry_run:
-        return _estimate(options, case, plan, attack=attack, given=given)
+        return _estimate(options, case, plan, given=given)
     with ExitStack() as stack:
         run = stack.enter_context(open_run(options.out, config=_config(options), resume=options.resume))
         # Before anything is trained: what is taken from the folder must have been made of the same.
@@ -163,6 +169,7 @@ def _audit(options: Audit, *, command: str) -> int:
 
 def _attack_only(options: Attack) -> int:
     check_attack(options)
+    attack = _attack(options)
     from patchmi.audit import Plan, attack_only
     from patchmi.case import open_case, open_public
     from patchmi.runs import open_run
@@ -175,9 +182,7 @@ def _attack_only(options: Attack) -> int:
     )
     for finding in (*case.findings.target, *notes):
         say(finding)
-    plan = Plan(
-        _attack(options), public, seeds=tuple(range(options.seeds)), count_per_class=options.count_per_class
-    )
+    plan = Plan(attack, public, seeds=tuple(range(options.seeds)), count_per_class=options.count_per_class)
     with ExitStack() as stack:
         run = stack.enter_context(open_run(options.out, config=_config(options), resume=options.resume))
         observe, _ = _tracking(options, run, stack)
@@ -291,7 +296,7 @@ def _init(options: Audit) -> int:
     return DONE
 
 
-def _estimate(options: Audit, case: "Case", plan: "Plan", *, attack: "PatchMI", given: "list[Judge]") -> int:
+def _estimate(options: Audit, case: "Case", plan: "Plan", *, given: "list[Judge]") -> int:
     """What the audit will take, a line a stage."""
     from patchmi.audit.estimate import estimate_cost
     from patchmi.case import judge_trainings, reference_training
@@ -300,7 +305,7 @@ def _estimate(options: Audit, case: "Case", plan: "Plan", *, attack: "PatchMI", 
     if options.positive_control and case.private is not None:
         trained |= reference_training(options.judge_steps)
         plan = replace(plan, reference=case.target)
-    cost = estimate_cost(case.target, case.private, plan, attack=attack, judges=trained)
+    cost = estimate_cost(case.target, case.private, plan, judges=trained)
     for stage, seconds in (
         ("judges", cost.judges_seconds),
         ("attack", cost.attack_seconds),
@@ -387,7 +392,11 @@ def _reference(run: "RunFolder", private: "Private", step_count: int) -> Any:
     return train_reference(run, private, step_count=step_count, progress=show_progress)
 
 
-def _attack(options: AttackOptions) -> "PatchMI":
-    from patchmi.attacks import PatchMI
+def _attack(options: AttackOptions) -> "AbstractAttack":
+    from patchmi.attacks import choose_attack
 
-    return PatchMI(recipe=options.recipe, step_count=options.step_count, precision=options.precision)
+    settings = read_settings(options.setting)
+    for name in ("recipe", "step_count", "precision"):
+        if (value := getattr(options, name)) is not None:
+            settings[name] = value
+    return choose_attack(options.attack, settings)

@@ -1,15 +1,15 @@
 """The options of a command in a TOML file: read with `--config`, written with comments by `--init`."""
 
 import ast
-import difflib
 import inspect
 import json
 import tomllib
-import types
 from dataclasses import MISSING, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from patchmi.structured import alternatives, structured
 
 Options = TypeVar("Options")
 
@@ -34,16 +34,7 @@ def read_options(kind: type[Options], path: Path) -> Options:
         raise ValueError(f"--config {path}: no such file; `patchmi audit --init` writes one") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"--config {path}: cannot be read as TOML ({error})") from None
-    hints = get_type_hints(kind)
-    known = [field.name for field in fields(kind) if field.name not in _NOT_IN_FILES]  # pyright: ignore[reportArgumentType]
-    for name, value in given.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known)
-            meant = f"is it {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
-            raise ValueError(f"--config {path}: no option {name}; {meant}")
-        if not _fits(value, hints[name]):
-            raise ValueError(f"--config {path}: {name} = {value!r} is not {_words(hints[name])}")
-    return kind(**{name: _cast(value, hints[name]) for name, value in given.items()})
+    return structured(kind, given, where=f"--config {path}", entry="option", hidden=_NOT_IN_FILES)
 
 
 def write_options(options: Any) -> str:
@@ -77,53 +68,9 @@ def field_helps(kind: type) -> dict[str, str]:
     return helps
 
 
-def _alternative(hint: Any) -> Any:
-    """A type without the None that stands for an option that is not set."""
-    if get_origin(hint) not in (Union, types.UnionType):
-        return hint
-    (kind,) = (one for one in get_args(hint) if one is not type(None))
-    return kind
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    kind = _alternative(hint)
-    if get_origin(kind) is tuple:
-        parts = get_args(kind)
-        counts = isinstance(value, list) and (parts[-1] is Ellipsis or len(value) == len(parts))
-        return counts and all(_fits(part, parts[0]) for part in value)
-    if choices := get_args(kind):
-        return value in choices
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is (str if kind is Path else kind)
-
-
-def _cast(value: Any, hint: Any) -> Any:
-    kind = _alternative(hint)
-    if kind is Path:
-        return Path(value)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _words(hint: Any) -> str:
-    """A type as a message names it."""
-    kind = _alternative(hint)
-    if get_origin(kind) is tuple:
-        parts = get_args(kind)
-        count = "a list of" if parts[-1] is Ellipsis else f"a list of {len(parts)}"
-        return f"{count} {_PLURALS[parts[0]]}"
-    if choices := get_args(kind):
-        return "one of " + ", ".join(choices)
-    return _SINGULARS[kind]
-
-
-_SINGULARS = {str: "a text", Path: "a path", int: "a whole number", float: "a number", bool: "true or false"}
-_PLURALS = {str: "texts", int: "whole numbers", float: "numbers"}
-
-
 def _example(hint: Any) -> str:
     """A value that shows the form, for an option that is not set."""
-    kind = _alternative(hint)
+    (kind,) = alternatives(hint)
     if get_origin(kind) is tuple:
         return "[]"
     if choices := get_args(kind):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-RecipeName = Literal["default", "paper-mnist", "paper-emnist", "paper-cifar10", "paper-celeba"]
+AttackName = Literal["patch-mi", "general", "generative", "variational", "plg-mi", "deep-inversion"]
 Count = Annotated[int, tyro.conf.arg(metavar="COUNT")]
 Share = Annotated[float, tyro.conf.arg(metavar="SHARE")]
 
@@ -41,10 +41,14 @@ class AttackOptions:
     """What the attacker has: strokes, glyphs, leaves, a path to images, or hub:OWNER/NAME."""
     public_count: Count = 15_000
     """Public images."""
-    recipe: RecipeName = "default"
-    """Recipe of Patch-MI."""
+    attack: AttackName = "patch-mi"
+    """The attack."""
+    recipe: str | None = None
+    """Its recipe, where it has several: default or paper-mnist of patch-mi, gmi of generative, flow …"""
     step_count: int | None = None
     """Steps of the attack, instead of the recipe's."""
+    setting: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Any other setting of the attack, as views=false or identity.loss=logit; repeat for more."""
     seeds: Count = 3
     """Runs of the attack; a firm verdict needs 3."""
     count_per_class: Count = 200
@@ -242,4 +246,52 @@ class Data:
     """What to do."""
 
 
-Options = Demo | Audit | Attack | Score | Train | Report | Data
+@dataclass(frozen=True)
+class SuiteRun:
+    """Run what is missing of a suite: targets × attacks × public images × defences × seeds.
+
+    Example: patchmi suite run suites/paper-mnist.toml --out runs/mnist --data ../data --small
+    """
+
+    file: tyro.conf.Positional[Path]
+    """The suite: a TOML file."""
+    out: Path
+    """Folder of the suite; what is in it already is not computed again."""
+    data: Path | None = None
+    """Folder that the suite's data:NAME sources lie in; without it they come from the hub."""
+    small: bool = False
+    """The suite's small form."""
+    jobs: int | None = None
+    """Cells at a time; else as many as the processors allow."""
+    memory: float | None = None
+    """GB that all running cells together may need; else most of what is free."""
+    cluster: str | None = None
+    """Address of a Ray cluster to run the cells on, as auto or ray://HOST:10001; --out must be shared."""
+
+
+@dataclass(frozen=True)
+class SuiteReport:
+    """Write suite.html again, also of a suite that is half done.
+
+    Example: patchmi suite report runs/mnist
+    """
+
+    out: tyro.conf.Positional[Path]
+    """Folder of the suite."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Many audits and one table.
+
+    Example: patchmi suite run suites/paper-mnist.toml --out runs/mnist --data ../data --small
+    """
+
+    action: (
+        Annotated[SuiteRun, tyro.conf.subcommand("run")]
+        | Annotated[SuiteReport, tyro.conf.subcommand("report")]
+    )
+    """What to do."""
+
+
+Options = Demo | Audit | Attack | Score | Train | Report | Data | Suite

@@ -1,6 +1,8 @@
 """Networks: `nn.Module`s only, nothing is trained here."""
 
 from patchmi.networks.classifiers import ARCHITECTURES, Classifier
+from patchmi.networks.conditional_gan import ConditionalResNetGenerator, ProjectionDiscriminator
+from patchmi.networks.gan import DcganDiscriminator, DcganGenerator, WganCritic, WganGenerator
 from patchmi.networks.generator import CodeGenerator, ConditionalGenerator
 from patchmi.networks.patch_discriminator import ClassPatchDiscriminator, CodeClassifier, PatchDiscriminator
 
@@ -11,5 +13,11 @@ __all__ = [
     "CodeClassifier",
     "CodeGenerator",
     "ConditionalGenerator",
+    "ConditionalResNetGenerator",
+    "DcganDiscriminator",
+    "DcganGenerator",
     "PatchDiscriminator",
+    "ProjectionDiscriminator",
+    "WganCritic",
+    "WganGenerator",
 ]

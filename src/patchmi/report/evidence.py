@@ -58,11 +58,14 @@ class TimeLine:
     """(step, pictures)."""
 
 
-def read_evidence(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_evidence(
+    path: Path, *, remedy: str = "run `patchmi score` again"
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read the arrays and the metadata of `evidence.safetensors`.
 
     Args:
         path: the file.
+        remedy: what writes it again.
 
     Returns:
         The arrays by name, and the metadata.
@@ -75,9 +78,7 @@ def read_evidence(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             return {name: file.get_tensor(name) for name in sorted(file.keys())}, dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         line = " ".join(str(error).split())
-        raise EvidenceInvalid(
-            f"{path}: not readable as safetensors ({line}); run `patchmi score` again"
-        ) from None
+        raise EvidenceInvalid(f"{path}: not readable as safetensors ({line}); {remedy}") from None
 
 
 def check_evidence(result: Result, arrays: Arrays, metadata: Mapping[str, str]) -> None:

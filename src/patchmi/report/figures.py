@@ -1,52 +1,16 @@
-"""The charts of a report as inline SVG: same result, same bytes; text stays text; no outside reference.
+"""The charts of a report as inline SVG: same result, same bytes; text stays text; no outside reference."""
 
-Drawn at phone width (372 points), so that the lettering stays readable there and is enlarged elsewhere.
-"""
+from collections.abc import Sequence
 
-import re
-import warnings
-from collections.abc import Callable, Sequence
-from io import StringIO
-from typing import Any
-
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from patchmi.report.charts import INK, RULE, SERIES, clipped, intervals, legend_above, rate_axis, svg
 from patchmi.report.numbers import number, point
 from patchmi.report.result import Result
 from patchmi.report.wording import ARM_NAMES
 
-_INK, _MUTED, _RULE = "#1c2430", "#566170", "#d5dae1"
-_SERIES = ("#1d5a96", "#a8481c", "#2b7350", "#7a4a93", "#6b6413", "#9c2f5b")
-_MARKERS = ("o", "s", "^", "D", "v", "P")
-_WIDTH_INCHES = 372 / 72
 _ROWS_NAMED = 40
-
-_STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "patchmi",
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "axes.edgecolor": _RULE,
-    "axes.labelcolor": _MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "text.color": _INK,
-    "text.parse_math": False,
-    "xtick.color": _MUTED,
-    "ytick.color": _INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "grid.color": _RULE,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "lines.solid_capstyle": "round",
-}
 
 
 def control_ladder(result: Result) -> str:
@@ -72,18 +36,18 @@ def control_ladder(result: Result) -> str:
             own = [score for score in scores if score["judge"] == judge]
             shift = (column - (len(judges) - 1) / 2) * spread
             rows = [arms.index(score["arm"]) + shift for score in own]
-            lines[judge] = _intervals(axes, rows, [score["top1"] for score in own], series=column)
+            lines[judge] = intervals(axes, rows, [score["top1"] for score in own], series=column)
         axes.set_yticks(range(len(arms)), [_wrapped(ARM_NAMES.get(arm, arm)) for arm in arms])
         axes.set_ylim(len(arms) - 0.45, -0.55)
         for boundary in range(1, len(arms)):
-            axes.axhline(boundary - 0.5, color=_RULE, linewidth=0.6)
+            axes.axhline(boundary - 0.5, color=RULE, linewidth=0.6)
         if "attack" in arms:
             place = arms.index("attack")
             axes.axhspan(place - 0.5, place + 0.5, color="#eef3f9", zorder=0)
-        _rate_axis(axes, "judge top-1: share of images given the class they stand for")
-        _legend_above(axes, lines, column_count=min(3, len(judges)))
+        rate_axis(axes, "judge top-1: share of images given the class they stand for")
+        legend_above(axes, lines, column_count=min(3, len(judges)))
 
-    return _svg("ladder", "Judge top-1 of each arm and judge, with intervals", 0.9 + 0.46 * len(arms), draw)
+    return svg("ladder", "Judge top-1 of each arm and judge, with intervals", 0.9 + 0.46 * len(arms), draw)
 
 
 def class_forest(result: Result) -> str:
@@ -103,15 +67,15 @@ def class_forest(result: Result) -> str:
     height = 0.7 + (0.2 if named else 0.045) * len(classes)
 
     def draw(axes: Axes) -> None:
-        _intervals(axes, range(len(classes)), [entry["judge_top1"] for entry in classes], series=0)
+        intervals(axes, range(len(classes)), [entry["judge_top1"] for entry in classes], series=0)
         axes.set_yticks(
             range(len(classes)),
-            [_clipped(entry["name"]) for entry in classes] if named else [""] * len(classes),
+            [clipped(entry["name"]) for entry in classes] if named else [""] * len(classes),
         )
         axes.set_ylim(len(classes) - 0.4, -0.6)
-        _rate_axis(axes, "judge top-1")
+        rate_axis(axes, "judge top-1")
 
-    return _svg("forest", "Judge top-1 of each class, with intervals", min(height, 9.0), draw)
+    return svg("forest", "Judge top-1 of each class, with intervals", min(height, 9.0), draw)
 
 
 def success_over_steps(result: Result) -> str:
@@ -143,13 +107,13 @@ def success_over_steps(result: Result) -> str:
                     by_step.setdefault(step, []).append(value)
                 if len(seeds) > 1:
                     axes.plot(
-                        *_columns(known), color=_SERIES[series], linewidth=0.7, alpha=0.55, linestyle=dashes
+                        *_columns(known), color=SERIES[series], linewidth=0.7, alpha=0.55, linestyle=dashes
                     )
             complete = sorted((s, sum(v) / len(v)) for s, v in by_step.items() if len(v) == len(seeds))
             marker = "o" if len(complete) < 20 else None
             (lines[label],) = axes.plot(
                 *_columns(complete),
-                color=_SERIES[series],
+                color=SERIES[series],
                 linewidth=2.0,
                 linestyle=dashes,
                 marker=marker,
@@ -160,9 +124,9 @@ def success_over_steps(result: Result) -> str:
         axes.xaxis.set_major_formatter(lambda value, _: number(round(value)))
         axes.grid(axis="y")
         axes.set_xlabel("step of the attack")
-        _legend_above(axes, lines, column_count=2)
+        legend_above(axes, lines, column_count=2)
 
-    return _svg("steps", "Judge top-1 over the steps of the attack", 2.5, draw)
+    return svg("steps", "Judge top-1 over the steps of the attack", 2.5, draw)
 
 
 def nearest_ratios(result: Result) -> str:
@@ -180,18 +144,18 @@ def nearest_ratios(result: Result) -> str:
         return ""
 
     def draw(axes: Axes) -> None:
-        axes.axvline(1, color=_INK, linewidth=1)
+        axes.axvline(1, color=INK, linewidth=1)
         axes.plot(
             ratios,
             [1] * len(ratios),
             linestyle="none",
             marker="o",
             markersize=5,
-            color=_SERIES[0],
+            color=SERIES[0],
             alpha=0.55,
         )
         if overall is not None:
-            _intervals(axes, [0], [overall], series=1)
+            intervals(axes, [0], [overall], series=1)
         ends = [1.0, *ratios, *([overall["low"], overall["high"]] if overall else [])]
         margin = max(0.05, 0.12 * (max(ends) - min(ends)))
         axes.set_xlim(min(ends) - margin, max(ends) + margin)
@@ -202,67 +166,11 @@ def nearest_ratios(result: Result) -> str:
         axes.grid(axis="x")
         axes.set_xlabel("ρ: left of 1 = nearer to the training images")
 
-    return _svg("ratio", "Nearest-neighbour ratio of each class and overall", 1.35, draw)
-
-
-def _svg(name: str, title: str, height_inches: float, draw: Callable[[Axes], None]) -> str:
-    """Draw one chart and clean it for a place inside an HTML page."""
-    with rc_context(_STYLE), warnings.catch_warnings():
-        # The browser has its own fonts: a script that DejaVu lacks only makes the layout a guess.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        draw(axes)
-        buffer = StringIO()
-        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", text)
-    text = re.sub(r"font-family: [^;\"]*; ", "", text)
-    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    return text.replace("<svg", f'<svg role="img" aria-label="{title}" class="chart"', 1).strip()
-
-
-def _intervals(
-    axes: Axes, rows: Sequence[int | float], values: Sequence[dict[str, Any]], *, series: int
-) -> Line2D:
-    """Dots at the values and bars from low to high, one row each; gives back the dots."""
-    colour = _SERIES[series % len(_SERIES)]
-    axes.hlines(rows, [v["low"] for v in values], [v["high"] for v in values], color=colour, linewidth=1.6)
-    (dots,) = axes.plot(
-        [v["value"] for v in values], rows, linestyle="none",
-        marker=_MARKERS[series % len(_MARKERS)], markersize=5,
-        color=colour, markeredgecolor="white", markeredgewidth=0.5, clip_on=False,
-    )  # fmt: skip
-    return dots
-
-
-def _rate_axis(axes: Axes, label: str) -> None:
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".50", ".75", "1"])
-    axes.grid(axis="x")
-    axes.set_xlabel(label)
-
-
-def _legend_above(axes: Axes, lines: dict[str, Line2D], *, column_count: int) -> None:
-    # Handed over by name: matplotlib leaves labels that begin with "_" out of a legend it gathers itself.
-    axes.legend(
-        list(lines.values()), list(lines), loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2,
-        ncols=column_count, handletextpad=0.3, columnspacing=1.2, borderpad=0,
-    )  # fmt: skip
+    return svg("ratio", "Nearest-neighbour ratio of each class and overall", 1.35, draw)
 
 
 def _columns(pairs: Sequence[tuple[int, int | float]]) -> tuple[list[int], list[int | float]]:
     return [step for step, _ in pairs], [value for _, value in pairs]
-
-
-def _clipped(name: str) -> str:
-    return name if len(name) <= 18 else name[:17] + "…"
 
 
 def _wrapped(name: str) -> str:

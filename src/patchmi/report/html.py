@@ -1,20 +1,17 @@
 """`result.json` and its pictures as one HTML page that needs no network and no script."""
 
-import json
-from collections.abc import Callable, Mapping
-from functools import cache
-from importlib.resources import files
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from patchmi.report import figures, numbers, wording
 from patchmi.report.evidence import check_evidence, read_evidence, strips, time_line
 from patchmi.report.junit import junit_bytes
 from patchmi.report.outcomes import best_control
+from patchmi.report.page import embedded, measure_of, style, templates
 from patchmi.report.result import Result, read_result, validate_result
 from patchmi.report.sarif import sarif_bytes
 from patchmi.runs import atomic_write
@@ -73,12 +70,12 @@ def render_report(
     validate_result(result)
     arrays, metadata = evidence or {}, metadata or {}
     check_evidence(result, arrays, metadata)
-    page = _environment().get_template("template.html.j2")
+    page = templates().get_template("template.html.j2")
     return page.render(
         **{part: getattr(wording, part) for part in dir(wording) if part.isupper()},
         result=result,
-        measure=_measure_of(result),
-        style=Markup(files("patchmi.report").joinpath("style.css").read_text(encoding="utf-8")),
+        measure=measure_of(result),
+        style=style("style.css"),
         charts={
             "ladder": Markup(figures.control_ladder(result)),
             "forest": Markup(figures.class_forest(result)),
@@ -94,55 +91,8 @@ def render_report(
         reached=_reached(result["classes"]),
         lowest=_lowest(result["classes"]),
         ratio_reading=_ratio_reading(result["neighbours_ratio"]),
-        document=_embedded(result),
+        document=embedded(result),
     )
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("patchmi", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(
-        number=numbers.number,
-        point=numbers.point,
-        duration=numbers.duration,
-        size=numbers.size,
-        moment=numbers.moment,
-        setting=numbers.setting,
-    )
-    return environment
-
-
-def _measure_of(result: Result) -> Callable[..., Markup]:
-    """A function for the template that prints the number at a path of the result, and that path."""
-
-    def measure(*path: str | int) -> Markup:
-        value: Any = result
-        for step in path:
-            value = None if value is None else value[step]
-        pointer = "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
-        if value is None:
-            return Markup('<span class="measure none" data-path="{}">not computed</span>').format(pointer)
-        if not isinstance(value, dict):
-            text = numbers.number(value)
-            return Markup('<span class="measure" data-path="{}"><b>{}</b></span>').format(pointer, text)
-        return Markup(
-            '<span class="measure" data-path="{}"><b>{}</b> '
-            '<span class="uncertainty">{}, n = {}</span></span>'
-        ).format(
-            pointer,
-            numbers.number(float(value["value"])),
-            numbers.interval(value),
-            numbers.number(value["n"]),
-        )
-
-    return measure
 
 
 def _reached(classes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -186,8 +136,3 @@ def _tile_width(image_shape: list[int]) -> int:
     """CSS pixels of one picture: a whole multiple of small images, so that their pixels stay even."""
     width = image_shape[2]
     return width * max(1, 64 // width) if width <= 96 else 96
-
-
-def _embedded(result: Result) -> Markup:
-    """The document as JSON that cannot end the `<script>` element it stands in."""
-    return Markup(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))

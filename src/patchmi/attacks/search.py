@@ -1,0 +1,201 @@
+"""Searching images batch after batch, each class as often in every one: the frame around a paper's step."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from patchmi import machine
+from patchmi.attacks.identity import IdentityTerm
+from patchmi.attacks.patch_mi import OBSERVED_EVERY, SNAPSHOT_SHARES
+from patchmi.attacks.patch_mi_game import SNAPSHOT_COUNT
+from patchmi.losses import Scalar
+from patchmi.runs import Checkpoint
+from patchmi.target import Queries, WhiteBox
+from patchmi.types import Bytes, Images, Labels, Observer, Progress, Reconstructions, Snapshot, unobserved
+
+
+def refuse_public_terms(identity: IdentityTerm, *, attack: str) -> None:
+    """Refuse what an identity term needs public images for, in an attack that uses none.
+
+    Raises:
+        ValueError: If it has students or a weight of the features.
+    """
+    if identity.student_count > 0 or identity.feature_weight > 0:
+        raise ValueError(
+            f"identity: {attack} uses no public images, which students and features are learnt from: "
+            "leave student_count and feature_weight at 0"
+        )
+
+
+@runtime_checkable
+class Search(Protocol):
+    """A batch of images on its way, one for each label that it was started with."""
+
+    def advance(self, share_done: float) -> Mapping[str, Scalar]:
+        """Take one step; gives the terms of the loss, by name."""
+        ...
+
+    def images(self) -> Images:
+        """What it would answer now, in [0, 1]."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, but the random state and the queries."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state that `state` gave."""
+        ...
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is searched.
+
+    Args:
+        count_per_class: Images of each class.
+        batch_size: Images that are searched together, at most.
+        step_count: Steps of each batch.
+    """
+
+    count_per_class: int
+    batch_size: int
+    step_count: int
+
+
+def search_in_batches(
+    start: Callable[[Labels], Search],
+    budget: Budget,
+    *,
+    door: WhiteBox,
+    seed: int,
+    checkpoint: Checkpoint,
+    progress: Progress,
+    description: str,
+    observe: Observer,
+) -> Reconstructions:
+    """Search all classes together in batches of about one size, and put the images in the order of classes.
+
+    Args:
+        start: Begins the search of a batch of images of these classes, on the device.
+        budget: How much is searched.
+        door: Access to the target; its count of questions is kept with the search.
+        seed: Every batch draws from its own stream.
+        checkpoint: Where the state is kept, and from where the search goes on.
+        progress: How to show how far it is.
+        description: What the progress calls it.
+        observe: Is told the losses of every few steps.
+    """
+    # By turns, so that batches, and the first few images of each class, are balanced.
+    labels = torch.arange(door.class_count).repeat(budget.count_per_class)
+    batches = labels.tensor_split(math.ceil(len(labels) / budget.batch_size))
+    shown_counts = torch.arange(len(labels)).lt(SNAPSHOT_COUNT * door.class_count).tensor_split(len(batches))
+    state = checkpoint.load() or {"batch": 0, "answers": []}
+    answers: list[dict[str, Any]] = state["answers"]
+    for number in range(state["batch"], len(batches)):
+        torch.manual_seed(seed * 1_000_003 + number)
+        run = _Run(
+            start(batches[number].to(machine.device())), batches[number], int(shown_counts[number].sum())
+        )
+        if "run" in state:
+            run.restore(state.pop("run"))
+            machine.restore_random_state(state["random"])
+            door.queries = Queries(**state["queries"])
+        which = "" if len(batches) == 1 else f", batch {number + 1} of {len(batches)}"
+        with checkpoint.guard():
+            run.finish(
+                step_count=budget.step_count,
+                progress=progress,
+                description=f"{description}{which}",
+                observe=observe,
+                first_step=number * budget.step_count,
+                after_step=lambda run=run, number=number: checkpoint.save_if_due(
+                    lambda: {
+                        "batch": number,
+                        "answers": answers,
+                        "run": run.state(),
+                        "queries": asdict(door.queries),
+                        "random": machine.random_state(),
+                    }
+                ),
+            )
+        answers.append({"images": _bytes(run.search.images()), "snapshots": run.snapshots})
+    order = labels.argsort(stable=True)
+    images = torch.cat([answer["images"] for answer in answers])[order].float() / 255
+    return Reconstructions(images, labels[order], torch.full_like(labels, seed), _merge_snapshots(answers))
+
+
+class _Run:
+    """The search of one batch, with its clock and its snapshots."""
+
+    def __init__(self, search: Search, labels: Labels, shown_count: int) -> None:
+        self.search, self.shown_labels = search, labels[:shown_count]
+        self.step, self.seconds = 0, 0.0
+        self.snapshots: list[dict[str, Any]] = []
+
+    def finish(
+        self,
+        *,
+        step_count: int,
+        progress: Progress,
+        description: str,
+        observe: Observer,
+        first_step: int,
+        after_step: Callable[[], None],
+    ) -> None:
+        """Take the steps that are left."""
+        snapshot_steps = {round(share * step_count) for share in SNAPSHOT_SHARES[:-1]}
+        began = time.perf_counter()
+        for step in progress(range(self.step, step_count), description):
+            if step in snapshot_steps:
+                self._keep_snapshot()
+            terms = self.search.advance(step / step_count)
+            self.step = step + 1
+            now = time.perf_counter()
+            self.seconds += now - began
+            began = now
+            # Reading a loss waits for the device that computes it.
+            if observe is not unobserved and step % OBSERVED_EVERY == 0:
+                seen = {name: term.item() for name, term in terms.items()}
+                observe(first_step + step, {**seen, "seconds": self.seconds})
+            after_step()
+        self._keep_snapshot()
+
+    def _keep_snapshot(self) -> None:
+        images = _bytes(self.search.images()[: len(self.shown_labels)])
+        self.snapshots.append(
+            {"step": self.step, "seconds": self.seconds, "images": images, "labels": self.shown_labels}
+        )
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "search": self.search.state(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "snapshots": self.snapshots,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.search.restore(state["search"])
+        self.step, self.seconds, self.snapshots = state["step"], state["seconds"], state["snapshots"]
+
+
+def _bytes(images: Images) -> Bytes:
+    """Images in [0, 1] at 8 bits a pixel, on the CPU."""
+    return (images.detach() * 255).round().clamp(0, 255).byte().cpu()
+
+
+def _merge_snapshots(answers: list[dict[str, Any]]) -> tuple[Snapshot, ...]:
+    """Join the snapshots of all batches, taken at the same steps, in the order of the classes."""
+    merged = []
+    for together in zip(*(answer["snapshots"] for answer in answers), strict=True):
+        labels = torch.cat([one["labels"] for one in together])
+        order = labels.argsort(stable=True)
+        images = torch.cat([one["images"] for one in together])[order].float() / 255
+        seconds = sum(one["seconds"] for one in together)
+        merged.append(Snapshot(together[0]["step"], seconds, images, labels[order]))
+    return tuple(merged)

@@ -1,0 +1,143 @@
+"""What each cell does, in its own run folder and in this process."""
+
+import shutil
+import socket
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from patchmi.audit import Findings, Judge, Plan, audit, audit_inputs
+from patchmi.audit.document import describe_environment
+from patchmi.audit.scores import Arm
+from patchmi.audit.stages import RECONSTRUCTIONS, attack_target, draw_without_target, to_unit_range
+from patchmi.case import open_public, train_judges
+from patchmi.metrics import Estimate, cluster_interval, predict_logits, top_k_hits
+from patchmi.runs import RunFolder, atomic_path
+from patchmi.suite.jobs import DONE, INPUTS, cell_folder, open_cell, read_json
+from patchmi.suite.tables import Suite
+from patchmi.suite.targets import disjoint_judge, logged, open_attacked, open_subject, prepare_target
+
+EXTRA = "extra.json"
+"""A row's scores that no result has."""
+
+
+def run_job(folder: Path, suite: Suite, name: str) -> None:
+    """Do one cell in this process, or go on with it; nothing if it is done. Sets torch's thread count.
+
+    Args:
+        folder: The suite's.
+        suite: What was read.
+        name: A job of `plan_jobs`, whose needs are done.
+
+    Raises:
+        ConfigChanged: The cell was begun with other settings, or its images or model have changed.
+        OutOfResources: The disk is full.
+        RunError: Its folder is damaged, or another process keeps it.
+        ValueError: Its images or its model cannot be used.
+    """
+    torch.set_num_threads(suite.threads)
+    with open_cell(folder, suite, name) as run:
+        if run.has(DONE):
+            return
+        began, started = time.time(), time.monotonic()
+        kind, target, *row = name.split("/")
+        if kind == "target":
+            prepare_target(run, suite, target)
+        elif kind == "row":
+            _count_row(run, folder, suite, target, row)
+        else:
+            _attack(run, folder, suite, target, row)
+        seconds = time.monotonic() - started
+        done = {
+            "began": began,
+            "ended": began + seconds,
+            "seconds": seconds,
+            "peak_memory_bytes": describe_environment()["peak_memory_bytes"],
+            "host": socket.gethostname(),
+        }
+        run.write_json(DONE, done)
+
+
+def _attack(run: RunFolder, folder: Path, suite: Suite, target_name: str, row: list[str]) -> None:
+    """One run of an attack, or what it draws without its target."""
+    attack, public_name, _, *seed = row
+    target, digest = open_attacked(suite, folder, target_name)
+    chosen = suite.public[public_name]
+    public, _ = open_public(
+        suite.locate(chosen.source), None, image_shape=target.image_shape, count=chosen.count
+    )
+    run.pin_inputs(audit_inputs(digest, None, [], public))
+    plan = Plan(
+        suite.attacks[attack].made(),
+        public,
+        seeds=(run.config["seed"],),
+        count_per_class=suite.count_per_class,
+        checkpoint_seconds=suite.checkpoint_seconds,
+        cache=folder / "cache",
+    )
+    if seed:
+        attack_target(run, target, plan, progress=logged)
+    else:
+        draw_without_target(run, target, plan, progress=logged)
+
+
+def _count_row(run: RunFolder, folder: Path, suite: Suite, target_name: str, row: list[str]) -> None:
+    """Score what the runs of an attack and its control left: an audit that finds its long stages done."""
+    attack, public_name, defence = row
+    target_cell = cell_folder(folder, f"target/{target_name}")
+    subject = open_subject(suite, target_name, target_cell)
+    case, private = subject.case, subject.private
+    chosen = suite.public[public_name]
+    public, notes = open_public(
+        suite.locate(chosen.source), private, image_shape=case.target.image_shape, count=chosen.count
+    )
+    plan = Plan(
+        suite.attacks[attack].made(),
+        public,
+        seeds=tuple(range(suite.seeds)),
+        count_per_class=suite.count_per_class,
+        command=suite.origin.command,
+    )
+    _take(run, target_cell, "**/judges/*.safetensors", audit_inputs(None, private, [], None))
+    inputs = audit_inputs(case.target_digest, None, [], public)
+    cell = "/".join((target_name, attack, public_name, defence))
+    for seed in plan.seeds:
+        _take(run, cell_folder(folder, f"attack/{cell}/seed-{seed}"), "attack/*", inputs)
+    _take(run, cell_folder(folder, f"control/{cell}"), "controls/*", inputs)
+    audit(
+        run,
+        target=case.target,
+        target_digest=case.target_digest,
+        private=private,
+        judges=train_judges(run, private, step_count=suite.targets[target_name].judge_steps, progress=logged),
+        plan=plan,
+        findings=Findings(case.findings.target, (*case.findings.images, *notes)),
+        progress=logged,
+    )
+    judge = disjoint_judge(run, suite.targets[target_name], subject.disjoint)
+    top1 = None if judge is None else asdict(_recognised(run, judge, case.target.class_count))
+    run.write_json(EXTRA, {"disjoint_top1": top1})
+
+
+def _take(run: RunFolder, cell: Path, pattern: str, inputs: dict) -> None:
+    """Copy a cell's files into a row, if the cell worked on what the row has before it.
+
+    Raises:
+        ValueError: Model or images have changed since.
+    """
+    if read_json(cell / INPUTS) != inputs:
+        raise ValueError(f"{cell} worked on another model or on other images; remove it, and run again")
+    for path in cell.glob(pattern):
+        with atomic_path(run.path(path.relative_to(cell).as_posix())) as copy:
+            shutil.copyfile(path, copy)
+
+
+def _recognised(run: RunFolder, judge: Judge, class_count: int) -> Estimate:
+    """How often a judge names the class of the row's reconstructions."""
+    tensors, _ = run.read_tensors(RECONSTRUCTIONS)
+    arm = Arm(to_unit_range(tensors["images"]), tensors["labels"], tensors["seeds"])
+    return cluster_interval(
+        arm.rates(top_k_hits(predict_logits(judge.model, arm.images), arm.labels), class_count)
+    )

@@ -1,0 +1,111 @@
+"""What is wrong with a suite although its types are right: names, numbers, and what refers to what."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from patchmi.audit.scores import SCORES
+from patchmi.networks import ARCHITECTURES
+from patchmi.suite.tables import DATA, Curve, Published, Suite, SuiteAttack, SuiteTarget
+
+SHOWN_SCORES = (*SCORES, "disjoint_top1")
+"""Scores that a page has a column for."""
+DEFENCES = ("none",)
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+
+def suite_faults(suite: Suite) -> Iterator[str]:
+    """Each fault in one line, which begins with the key."""
+    yield from _name_faults(suite)
+    yield from _small_numbers(suite, "", ("seeds", "threads"))
+    if suite.count_per_class < 4:
+        yield f"count_per_class = {suite.count_per_class}: give 4 or more, which the measures need"
+    if suite.memory_gb <= 0 or suite.gpus < 0 or suite.checkpoint_seconds < 0:
+        yield "memory_gb must be above 0, gpus and checkpoint_seconds 0 or above"
+    for name, target in suite.targets.items():
+        yield from _target_faults(target, suite, f"targets.{name}")
+    for name, public in suite.public.items():
+        yield from _small_numbers(public, f"public.{name}.", ("count",))
+        yield from _unreachable(public.source, suite, f"public.{name}.source")
+    for name, attack in suite.attacks.items():
+        yield from _attack_faults(attack, suite, f"attacks.{name}")
+    for place, entry in enumerate(suite.published):
+        yield from _published_faults(entry, suite, f"published[{place}]")
+    for place, curve in enumerate(suite.curves):
+        yield from _curve_faults(curve, suite, f"curves[{place}]")
+
+
+def _name_faults(suite: Suite) -> Iterator[str]:
+    for group in ("targets", "public", "attacks", "defences"):
+        if not getattr(suite, group):
+            yield f"{group}: is empty; give one or more, as [{group}.NAME]"
+        for name in getattr(suite, group):
+            if not _NAME.fullmatch(name):
+                yield f"{group}: {name!r} is no name; use letters, digits, '.', '_' and '-'"
+    for name, settings in suite.defences.items():
+        if name not in DEFENCES or settings:
+            yield f"defences.{name}: there is no such defence; leave it out, or give [defences.none]"
+
+
+def _small_numbers(holder: Any, prefix: str, names: tuple[str, ...]) -> Iterator[str]:
+    for name in names:
+        value = getattr(holder, name)
+        if value is not None and value < 1:
+            yield f"{prefix}{name} = {value}: give 1 or more"
+
+
+def _unreachable(source: str, suite: Suite, where: str) -> Iterator[str]:
+    if source.startswith(DATA) and suite.origin.data is None:
+        yield f"{where} = {source!r}: give --data FOLDER, or a `hub` beside it"
+
+
+def _target_faults(target: SuiteTarget, suite: Suite, where: str) -> Iterator[str]:
+    yield from _unreachable(target.private, suite, f"{where}.private")
+    yield from _small_numbers(target, f"{where}.", ("private_count", "width", "step_count", "judge_steps"))
+    if not 0 <= target.disjoint_share < 1 or not 0 < target.held_out_share < 1:
+        yield f"{where}: disjoint_share and held_out_share are shares, below 1 and not negative"
+    if target.image_shape is not None and min(target.image_shape) < 1:
+        yield f"{where}.image_shape: give channels, height and width, each 1 or more"
+    if target.model is not None:
+        if target.disjoint_share:
+            yield f"{where}.disjoint_share: a finished model was trained on all of them; leave it out"
+        if target.width is not None or target.flips:
+            yield f"{where}: width and flips belong to a target that is trained, not to a finished model"
+        return
+    if target.architecture not in ARCHITECTURES:
+        given = "is missing" if target.architecture is None else f"= {target.architecture!r} is none of ours"
+        yield f"{where}.architecture {given}; give one of {', '.join(ARCHITECTURES)}, or a `model`"
+    if target.image_shape is None:
+        yield f"{where}.image_shape is missing; give channels, height and width, as [1, 32, 32]"
+    if target.class_names or target.mean or target.std:
+        yield f"{where}: class_names, mean and std belong to a finished `model`"
+
+
+def _attack_faults(attack: SuiteAttack, suite: Suite, where: str) -> Iterator[str]:
+    try:
+        attack.made()
+    except ValueError as error:
+        yield f"{where}: {error}"
+    yield from _unknown(attack.publics, suite.public, f"{where}.publics", "public")
+
+
+def _published_faults(entry: Published, suite: Suite, where: str) -> Iterator[str]:
+    yield from _unknown((entry.attack,), suite.attacks, f"{where}.attack", "attacks")
+    yield from _unknown((entry.target,), suite.targets, f"{where}.target", "targets")
+    if entry.public is not None:
+        yield from _unknown((entry.public,), suite.public, f"{where}.public", "public")
+    yield from _unknown(entry.scores, SHOWN_SCORES, where, "scores")
+
+
+def _curve_faults(curve: Curve, suite: Suite, where: str) -> Iterator[str]:
+    yield from _unknown(curve.scores, SHOWN_SCORES, f"{where}.scores", "scores")
+    yield from _unknown(curve.attacks, suite.attacks, f"{where}.attacks", "attacks")
+    for name in curve.attacks:
+        if name in suite.attacks and suite.attacks[name].number(curve.along) is None:
+            yield f"{where}: attacks.{name} has no number for {curve.along}; set it there"
+
+
+def _unknown(names: Any, known: Any, where: str, group: str) -> Iterator[str]:
+    for name in names:
+        if name not in known:
+            yield f"{where}: there is no {name!r} among {group}: {', '.join(known)}"

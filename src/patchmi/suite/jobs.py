@@ -1,0 +1,168 @@
+"""The cells of a suite: what there is to do, what each needs, and what has become of it."""
+
+import json
+import shutil
+import socket
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from patchmi.audit.document import describe
+from patchmi.runs import ConfigChanged, RunError, RunFolder, RunLocked, atomic_write, open_run
+from patchmi.suite.tables import Suite
+
+DONE = "done.json"
+"""Written last in a cell's folder: when it was done, how long it took, and on which host."""
+INPUTS = "inputs.json"
+"""Digests of the model and the images that a cell works on."""
+LOCKED_SECONDS = 60.0
+"""How long a cell waits for the process that has its folder: one whose parent died saves its state first."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell: a target, a run of an attack, its control, or a row of the table.
+
+    Args:
+        name: `target/T`, `attack/ROW/seed-N`, `control/ROW` or `row/ROW`; ROW is T/ATTACK/PUBLIC/DEFENCE.
+        needs: Names of the jobs that must be done before.
+        memory_gb: What it may need.
+        gpus: Likewise, shares of one allowed.
+        threads: Of its arithmetic, on which the last bits depend.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    memory_gb: float
+    gpus: float
+    threads: int
+
+
+def plan_jobs(suite: Suite) -> tuple[Job, ...]:
+    """Every cell of the suite, what others need before them."""
+    needs: dict[str, tuple[str, ...]] = {}
+    for parts in suite.rows():
+        target, row = f"target/{parts[0]}", "/".join(parts)
+        runs = (*(f"attack/{row}/seed-{seed}" for seed in range(suite.seeds)), f"control/{row}")
+        needs[target] = ()
+        needs |= dict.fromkeys(runs, (target,))
+        needs[f"row/{row}"] = (target, *runs)
+    return tuple(
+        Job(name, needed, suite.memory_gb, suite.gpus, suite.threads) for name, needed in needs.items()
+    )
+
+
+def cell_folder(folder: Path, name: str) -> Path:
+    """Where a cell keeps its run."""
+    return folder / "cells" / name
+
+
+def log_file(folder: Path, name: str) -> Path:
+    """Where what a cell says is written."""
+    return folder / "logs" / f"{name}.log"
+
+
+def cell_config(suite: Suite, name: str) -> dict[str, Any]:
+    """All that a cell's results depend on, but for the content of images, which the cell pins."""
+    kind, target, *rest = name.split("/")
+    config: dict[str, Any] = {"threads": suite.threads, "target": asdict(suite.targets[target])}
+    for no_part in ("hub", "show_private"):
+        del config["target"][no_part]
+    if kind == "target":
+        return config
+    attack, public, _, *seed = rest
+    made = suite.attacks[attack].made()
+    config |= {
+        "attack": {"name": type(made).__name__, **describe(made)},
+        "public": {"source": suite.public[public].source, "count": suite.public[public].count},
+        "count_per_class": suite.count_per_class,
+    }
+    if kind == "row":
+        return config | {"seeds": suite.seeds, "show_private": suite.targets[target].show_private}
+    return config | {"seed": int(seed[0].removeprefix("seed-")) if seed else 0}
+
+
+def open_cell(folder: Path, suite: Suite, name: str) -> RunFolder:
+    """Take a cell's folder, once a process that is about to end has let it go.
+
+    Raises:
+        ConfigChanged: The cell was begun with other settings. A row is then begun anew: it only counts what
+            other cells hold.
+        RunLocked: Another process has had it for a minute.
+    """
+    cell, deadline = cell_folder(folder, name), time.monotonic() + LOCKED_SECONDS
+    while True:
+        try:
+            return open_run(cell, config=cell_config(suite, name), resume=True)
+        except ConfigChanged:
+            if not name.startswith("row/"):
+                raise
+            shutil.rmtree(cell)
+        except RunLocked:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def is_done(folder: Path, suite: Suite, name: str) -> bool:
+    """Whether a cell is done with the settings that the suite has now."""
+    cell = cell_folder(folder, name)
+    if not (cell / DONE).is_file():
+        return False
+    return read_json(cell / "config.json") == json.loads(json.dumps(cell_config(suite, name)))
+
+
+def skip_dependants(folder: Path, name: str, jobs: Iterable[Job]) -> tuple[str, ...]:
+    """Write down of all jobs that need a failed one, at first or second hand, that they were not begun.
+
+    Returns:
+        Their names.
+    """
+    reason, lost = failure_of(folder, name), {name: None}
+    for job in jobs:
+        if lost.keys() & set(job.needs):
+            lost[job.name] = None
+            record_failure(folder, job.name, f"not begun, because {name} failed: {reason}")
+    return tuple(lost)[1:]
+
+
+def reason_of(error: Exception) -> str:
+    """An error in one line: patchmi's own speak for themselves, others with their kind."""
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    if not text:
+        return kind
+    return text if isinstance(error, ValueError | RunError) else f"{kind}: {text}"
+
+
+def record_failure(folder: Path, name: str, reason: str) -> None:
+    """Write down in one line why a cell is not done."""
+    failure = {
+        "job": name,
+        "error": " ".join(reason.split()),
+        "host": socket.gethostname(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    atomic_write(_failure_file(folder, name), (json.dumps(failure, indent=2) + "\n").encode())
+
+
+def failure_of(folder: Path, name: str) -> str | None:
+    """Why a cell is not done; None if it has not failed since it was last begun."""
+    file = _failure_file(folder, name)
+    return read_json(file)["error"] if file.is_file() else None
+
+
+def forget_failure(folder: Path, name: str) -> None:
+    """A new attempt begins."""
+    _failure_file(folder, name).unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """A file that a cell left, read without taking its folder."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _failure_file(folder: Path, name: str) -> Path:
+    return folder / "failures" / f"{name}.json"

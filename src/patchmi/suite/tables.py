@@ -1,0 +1,153 @@
+"""The tables of a suite file: targets, attacks, public images, and what is drawn of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from patchmi.attacks import ATTACKS, AbstractAttack, choose_attack
+from patchmi.data import PROCEDURAL
+
+DATA = "data:"
+"""Before the name of a folder below `--data`."""
+_PREFIXES = ("hub:", "timm:")
+
+
+@dataclass(frozen=True)
+class SuiteTarget:
+    """A classifier to attack, finished or trained on the spot, and who judges.
+
+    Args:
+        private: Images it is trained on: `data:NAME`, or what `patchmi audit --private` takes.
+        hub: Taken instead of a `data:` source where no data folder is given.
+        image_shape: Channels, height and width; may be left out for a finished model.
+        held_out_share: Share of the private images to hold out where there is no test split.
+        private_count: At most so many training images, as many of each class; None: all.
+        architecture: A name in `ARCHITECTURES` to train, or what a finished model's weights belong to.
+        width: Of the network to train; None: the architecture's own.
+        step_count: Batches of its training.
+        flips: Whether its training may mirror images.
+        model: A finished model, opened as `patchmi audit --target` does; None: one is trained.
+        class_names: Of a finished model, where its files do not say.
+        mean: What a finished model's pixels are shifted by, where its files do not say.
+        std: What they are divided by then.
+        judge_steps: Batches of each judge's training.
+        disjoint_share: Share of the training images that target and judges do not get, for one more judge.
+        show_private: Whether pages may show held-out images.
+    """
+
+    private: str
+    hub: str | None = None
+    image_shape: tuple[int, int, int] | None = None
+    held_out_share: float = 0.2
+    private_count: int | None = None
+    architecture: str | None = None
+    width: int | None = None
+    step_count: int = 400
+    flips: bool = False
+    model: str | None = None
+    class_names: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    judge_steps: int = 1500
+    disjoint_share: float = 0.0
+    show_private: bool = False
+
+
+@dataclass(frozen=True)
+class SuitePublic:
+    """What an attacker has: a source as `--public` takes it or `data:NAME`, and how many images of it."""
+
+    source: str
+    hub: str | None = None
+    count: int = 15_000
+
+
+@dataclass(frozen=True)
+class SuiteAttack:
+    """An attack of `ATTACKS`, what is set in it, and the public sets that it gets; () is all."""
+
+    attack: str
+    settings: dict[str, Any]
+    publics: tuple[str, ...] = ()
+
+    def made(self) -> AbstractAttack:
+        """The attack itself."""
+        return choose_attack(self.attack, self.settings)
+
+    def number(self, setting: str) -> float | None:
+        """What a setting is, `identity.feature_weight` in a group; None if it is no number."""
+        value: Any = self.made()
+        for part in setting.split("."):
+            value = getattr(value, part, None)
+        return float(value) if type(value) in (int, float) else None
+
+
+@dataclass(frozen=True)
+class Published:
+    """Scores of a paper, shown beside those of the same cell."""
+
+    attack: str
+    target: str
+    scores: dict[str, float]
+    public: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A figure: scores of some attacks over one of their settings."""
+
+    title: str
+    along: str
+    attacks: tuple[str, ...]
+    scores: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a suite's file does not say: folders, the command, the small form's note if it was asked for."""
+
+    folder: str = "."
+    """Other paths in the file count from here."""
+    data: str | None = None
+    small_note: str | None = None
+    command: str = "patchmi suite run"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Every combination of targets, attacks, public sets, defences and seeds."""
+
+    title: str
+    targets: dict[str, SuiteTarget]
+    public: dict[str, SuitePublic]
+    attacks: dict[str, SuiteAttack]
+    description: str = ""
+    seeds: int = 3
+    count_per_class: int = 200
+    threads: int = 1
+    memory_gb: float = 2.0
+    gpus: float = 0.0
+    checkpoint_seconds: float = 15.0
+    defences: dict[str, dict[str, Any]] = field(default_factory=lambda: {"none": {}})
+    published: tuple[Published, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    origin: Origin = field(default_factory=Origin)
+
+    def locate(self, source: str) -> str:
+        """A source as it is opened, wherever this process works."""
+        if source in PROCEDURAL or source.startswith(_PREFIXES):
+            return source
+        if source.startswith(DATA):
+            return str(Path(self.origin.data or "") / source.removeprefix(DATA))
+        return str(Path(self.origin.folder) / Path(source).expanduser())
+
+    def rows(self) -> Iterator[tuple[str, str, str, str]]:
+        """Target, attack, public set and defence of every row; what needs no public images has one set."""
+        for target in self.targets:
+            for name, attack in self.attacks.items():
+                publics = attack.publics or tuple(self.public)
+                for public in publics if ATTACKS[attack.attack].uses_public else publics[:1]:
+                    for defence in self.defences:
+                        yield target, name, public, defence

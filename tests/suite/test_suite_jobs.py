@@ -1,0 +1,237 @@
+"""Which cells a suite has, what they need, and what becomes of what they leave."""
+
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchmi.attacks import ATTACKS
+from patchmi.attacks.general import GeneralMI
+from patchmi.audit import Private
+from patchmi.runs import ConfigChanged, RunLocked, open_run
+from patchmi.suite import Suite, jobs, plan_jobs
+from patchmi.suite.jobs import (
+    Job,
+    cell_config,
+    cell_folder,
+    failure_of,
+    forget_failure,
+    is_done,
+    open_cell,
+    reason_of,
+    record_failure,
+    skip_dependants,
+)
+from patchmi.suite.tables import SuiteAttack, SuitePublic, SuiteTarget
+from patchmi.suite.targets import share_out
+
+ATTACK = "attack/digits/a/strokes/none/seed-1"
+
+
+def make_suite(**changes) -> Suite:
+    return replace(
+        Suite(
+            title="Two of each",
+            targets={
+                name: SuiteTarget("data:it", image_shape=(1, 8, 8), architecture="lenet")
+                for name in ("digits", "letters")
+            },
+            public={name: SuitePublic(name) for name in ("strokes", "glyphs")},
+            attacks={
+                "a": SuiteAttack("patch-mi", {"step_count": 3}),
+                "b": SuiteAttack("patch-mi", {}, publics=("glyphs",)),
+            },
+            seeds=2,
+            memory_gb=1.5,
+            gpus=0.5,
+            threads=3,
+        ),
+        **changes,
+    )
+
+
+def test_cells_are_counted_by_hand() -> None:
+    planned = plan_jobs(make_suite())
+    names = [job.name for job in planned]
+    # two targets, three rows each, with two runs, a control and the row itself
+    assert len(names) == len(set(names)) == 2 + 2 * 3 * 4
+    assert all(job == Job(job.name, job.needs, memory_gb=1.5, gpus=0.5, threads=3) for job in planned)
+    needs = {job.name: job.needs for job in planned}
+    assert needs["target/letters"] == ()
+    assert needs[ATTACK] == needs["control/digits/b/glyphs/none"] == ("target/digits",)
+    assert set(needs["row/letters/a/glyphs/none"]) == {
+        "target/letters",
+        "attack/letters/a/glyphs/none/seed-0",
+        "attack/letters/a/glyphs/none/seed-1",
+        "control/letters/a/glyphs/none",
+    }
+    assert "row/digits/b/strokes/none" not in needs
+    for place, job in enumerate(planned):
+        assert set(job.needs) <= set(names[:place]), "what a cell needs stands before it"
+
+
+def test_an_attack_without_public_images_is_run_once_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ATTACKS, "general", GeneralMI)
+    attacks = {
+        "a": SuiteAttack("general", {}),
+        "b": SuiteAttack("general", {}, publics=("glyphs", "strokes")),
+    }
+    rows = list(make_suite(attacks=attacks).rows())
+    assert rows == [
+        (target, name, public, "none")
+        for target in ("digits", "letters")
+        for name, public in (("a", "strokes"), ("b", "glyphs"))
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"count_per_class": 50},
+        {"threads": 1},
+        {"attacks": {"a": SuiteAttack("patch-mi", {"step_count": 4})}},
+        {"public": {"strokes": SuitePublic("strokes", count=10)}},
+        {"public": {"strokes": SuitePublic("glyphs")}},
+        {"targets": {"digits": SuiteTarget("data:it", image_shape=(1, 8, 8), architecture="mlp")}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_cell_knows_what_its_results_depend_on(changes: dict) -> None:
+    assert cell_config(make_suite(**changes), ATTACK) != cell_config(make_suite(), ATTACK)
+
+
+def test_a_cell_does_not_mind_what_changes_nothing_in_it() -> None:
+    suite = make_suite()
+    shown = {
+        name: replace(target, show_private=True, hub="hub:other/it") for name, target in suite.targets.items()
+    }
+    other = replace(suite, seeds=9, memory_gb=9.0, gpus=0.0, checkpoint_seconds=0.0, title="", targets=shown)
+    for name in (ATTACK, "target/digits", "control/digits/a/strokes/none"):
+        assert cell_config(other, name) == cell_config(suite, name)
+    assert cell_config(other, "row/digits/a/strokes/none") != cell_config(suite, "row/digits/a/strokes/none")
+
+
+def finish(folder: Path, suite: Suite, name: str) -> None:
+    with open_cell(folder, suite, name) as run:
+        run.write_json(jobs.DONE, {})
+
+
+def test_a_cell_is_done_only_with_the_settings_it_was_done_with(tmp_path: Path) -> None:
+    suite = make_suite()
+    assert not is_done(tmp_path, suite, ATTACK)
+    open_cell(tmp_path, suite, ATTACK).close()
+    assert not is_done(tmp_path, suite, ATTACK)
+    finish(tmp_path, suite, ATTACK)
+    assert is_done(tmp_path, suite, ATTACK)
+    changed = replace(suite, count_per_class=50)
+    assert not is_done(tmp_path, changed, ATTACK)
+    with pytest.raises(ConfigChanged) as caught:
+        open_cell(tmp_path, changed, ATTACK)
+    reason = reason_of(caught.value)
+    assert "count_per_class: 200 -> 50" in reason
+    assert "\n" not in reason
+    assert is_done(tmp_path, suite, ATTACK), "what was done is still there"
+
+
+def test_a_row_is_begun_anew_when_its_settings_change(tmp_path: Path) -> None:
+    suite, name = make_suite(), "row/digits/a/strokes/none"
+    finish(tmp_path, suite, name)
+    (cell_folder(tmp_path, name) / "result.json").write_text("of two seeds")
+    more = replace(suite, seeds=3)
+    assert not is_done(tmp_path, more, name)
+    with open_cell(tmp_path, more, name) as run:
+        assert not run.has("result.json")
+        assert run.config["seeds"] == 3
+
+
+def test_a_cell_waits_for_a_process_that_is_about_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = make_suite()
+    held = open_run(cell_folder(tmp_path, ATTACK), config=cell_config(suite, ATTACK), resume=True)
+    threading.Timer(0.5, held.close).start()
+    began = time.monotonic()
+    with open_cell(tmp_path, suite, ATTACK):
+        assert time.monotonic() - began > 0.4
+        monkeypatch.setattr(jobs, "LOCKED_SECONDS", 0.1)
+        with pytest.raises(RunLocked, match="in use by process"):
+            open_cell(tmp_path, suite, ATTACK)
+
+
+def test_a_failure_is_one_line_and_forgotten_when_asked(tmp_path: Path) -> None:
+    record_failure(tmp_path, ATTACK, "it is\n  not there")
+    assert failure_of(tmp_path, ATTACK) == "it is not there"
+    assert failure_of(tmp_path, "target/digits") is None
+    forget_failure(tmp_path, ATTACK)
+    forget_failure(tmp_path, ATTACK)
+    assert failure_of(tmp_path, ATTACK) is None
+
+
+def test_errors_of_others_are_named_by_their_kind() -> None:
+    assert reason_of(ValueError("no such\nfile")) == "no such file"
+    assert reason_of(RunLocked("in use")) == "in use"
+    assert reason_of(KeyError("x")) == "KeyError: 'x'"
+    assert reason_of(ValueError()) == "ValueError"
+
+
+def test_all_that_needs_a_failed_cell_is_skipped(tmp_path: Path) -> None:
+    planned = plan_jobs(make_suite())
+    record_failure(tmp_path, "target/digits", "no images")
+    lost = skip_dependants(tmp_path, "target/digits", planned)
+    assert set(lost) == {job.name for job in planned if job.name.split("/")[1] == "digits"} - {
+        "target/digits"
+    }
+    assert failure_of(tmp_path, lost[-1]) == "not begun, because target/digits failed: no images"
+    assert failure_of(tmp_path, "target/digits") == "no images"
+    assert skip_dependants(tmp_path, ATTACK, planned) == ("row/digits/a/strokes/none",)
+
+
+def numbered(counts: tuple[int, int, int]) -> Private:
+    """Training images whose pixel says which one it is."""
+    labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
+    images = (torch.arange(len(labels)) / len(labels)).reshape(-1, 1, 1, 1)
+    return Private(images, labels, images[:3], torch.arange(3), ("a", "b", "c"), "numbers")
+
+
+@given(
+    counts=st.tuples(*[st.integers(20, 40)] * 3),
+    private_count=st.one_of(st.none(), st.integers(48, 200)),
+    share=st.sampled_from([0.0, 0.3, 0.5]),
+)
+def test_private_images_are_shared_out_evenly_and_to_one_side_only(
+    counts: tuple[int, int, int], private_count: int | None, share: float
+) -> None:
+    private = numbered(counts)
+    target = SuiteTarget("it", private_count=private_count, disjoint_share=share)
+    kept, disjoint = share_out(private, target)
+    mine = [min(count, count if private_count is None else private_count // 3) for count in counts]
+    aside = [round(share * count) for count in mine]
+    assert kept.train_labels.bincount().tolist() == [
+        all_ - put for all_, put in zip(mine, aside, strict=True)
+    ]
+    identity = dict(zip(private.train_images.flatten().tolist(), private.train_labels.tolist(), strict=True))
+    parts = [kept] if disjoint is None else [kept, disjoint]
+    seen = [pixel for part in parts for pixel in part.train_images.flatten().tolist()]
+    assert len(seen) == len(set(seen)) == sum(mine)
+    for part in parts:
+        assert [
+            identity[pixel] for pixel in part.train_images.flatten().tolist()
+        ] == part.train_labels.tolist()
+        assert torch.equal(part.held_out_images, private.held_out_images)
+    assert (disjoint is None) == (share == 0.0)
+    assert share_out(private, target)[0].train_images.equal(kept.train_images)
+
+
+def test_too_few_images_of_a_class_are_refused() -> None:
+    for target in (
+        SuiteTarget("it", private_count=11),
+        SuiteTarget("it", disjoint_share=0.1),
+        SuiteTarget("it", disjoint_share=0.9),
+    ):
+        with pytest.raises(ValueError, match="fewer than 4 training images of a class"):
+            share_out(numbered((20, 20, 20)), target)

@@ -1,0 +1,69 @@
+"""Settings of an attack as `--setting` gives them, and the attacks they make."""
+
+import pytest
+
+from patchmi.attacks import ATTACKS, PatchMI, choose_attack
+from patchmi.cli.options import AttackName
+from patchmi.cli.settings import read_settings
+
+
+def test_values_are_read_as_toml_and_else_as_texts():
+    texts = ["a=3", "b=0.5", "c=false", 'd="x y"', "e=logit", " f = 1e-3 ", "g=a=b"]
+    assert read_settings(texts) == {
+        "a": 3, "b": 0.5, "c": False, "d": "x y", "e": "logit", "f": 1e-3, "g": "a=b",
+    }  # fmt: skip
+
+
+def test_dots_lead_into_groups():
+    texts = ["identity.loss=logit", "identity.student_count=3", "gan.deep.er=1"]
+    assert read_settings(texts) == {
+        "identity": {"loss": "logit", "student_count": 3},
+        "gan": {"deep": {"er": 1}},
+    }
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["views"], ["=3"], [".a=3"], ["a.=3"], ["a..b=3"], ["a=1", "a=2"], ["a=1", "a.b=2"],
+        ["a.b=1", "a=2"], ["a.b=1", "a.b.c.d=2"],
+    ],
+)  # fmt: skip
+def test_a_text_that_sets_nothing_or_twice_is_named_in_one_line(texts):
+    with pytest.raises(ValueError, match=r"^--setting ") as refused:
+        read_settings(texts)
+    assert texts[-1] in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_command_line_names_every_attack_in_the_table():
+    assert list(AttackName.__args__) == list(ATTACKS)
+
+
+def test_settings_reach_the_attack_and_the_others_keep_their_defaults():
+    assert choose_attack("patch-mi", {"step_count": 7, "views": False, "attack_weight": 3}) == PatchMI(
+        step_count=7, views=False, attack_weight=3.0
+    )
+    assert choose_attack("patch-mi", {"step_count": None}) == PatchMI()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("patchmi", {}, "attack patchmi: .* patch-mi"),
+        ("patch-mi", {"step_counts": 3}, "step_counts; is it step_count"),
+        ("patch-mi", {"zzz": 3}, "no setting zzz; there are recipe, step_count"),
+        ("patch-mi", {"uses_target": False}, "no setting uses_target"),
+        ("patch-mi", {"step_count": "three"}, "'three' is not a whole number"),
+        ("patch-mi", {"step_count": True}, "True is not a whole number"),
+        ("patch-mi", {"step_count": 2.0}, "2.0 is not a whole number"),
+        ("patch-mi", {"step_count": 0}, "step_count is 0: give 1 or more"),
+        ("patch-mi", {"views": 1}, "views = 1 is not true or false"),
+        ("patch-mi", {"recipe": "paper"}, "recipe = 'paper' is not one of default, paper-mnist"),
+        ("patch-mi", {"attack_weight": "much"}, "attack_weight = 'much' is not a number"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_in_one_line_that_names_it(name, settings, words):
+    with pytest.raises(ValueError, match=words) as refused:
+        choose_attack(name, settings)
+    assert "\n" not in str(refused.value)
