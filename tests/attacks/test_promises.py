@@ -33,7 +33,10 @@ SHAPE = (1, 16, 16)
 GAN = GanTraining(step_count=3, batch_size=8, latent_size=8, width=4)
 BRIEF: dict[str, AbstractAttack] = {
     "patch-mi": PatchMI(dataclasses.replace(RECIPES["default"], student_warm_up=2)),
-    "generative": GenerativeMI(gan=GAN),
+    "generative": GenerativeMI(
+        gan=GanTraining(step_count=60, batch_size=64, latent_size=32, width=16, learning_rate=1e-3),
+        restart_count=5,
+    ),
     "variational": VariationalMI(gan=GAN, batch_size=8),
     "plg-mi": PlgMI(top_n=5, gan_step_count=3, width=4),
 }

@@ -21,7 +21,7 @@ RECIPES = ("mixture", "flow")
 SHAPE = (1, 16, 16)
 GAN = GanTraining(step_count=200, batch_size=32, latent_size=32, width=16, learning_rate=1e-3)
 QUICK = VariationalMI(
-    gan=GanTraining(step_count=3, batch_size=8, latent_size=8, width=4),
+    gan=GanTraining(step_count=10, batch_size=8, latent_size=8, width=4, learning_rate=0.02),
     step_count=3,
     batch_size=8,
     learning_rate=0.1,
@@ -55,7 +55,7 @@ def recognised(fit: Callable[..., nn.Module]) -> Callable[[Reconstructions], flo
     return share
 
 
-@pytest.mark.parametrize(("recipe", "learning_rate"), [("mixture", 0.3), ("flow", 0.03)])
+@pytest.mark.parametrize(("recipe", "learning_rate"), [("mixture", 0.3), ("flow", 0.01)])
 def test_with_public_images_of_the_same_kind_an_independent_judge_recognises_the_classes(
     recipe, learning_rate, target, same_domain, cache, recognised
 ) -> None:
@@ -71,22 +71,30 @@ def test_with_public_images_of_the_same_kind_an_independent_judge_recognises_the
     assert {len(snapshot.images) for snapshot in made.snapshots} == {80}
     seconds = [snapshot.seconds for snapshot in made.snapshots]
     assert seconds == sorted(seconds)
+    assert seconds[0] > 0, "what was prepared before the first step counts"
 
 
-def test_a_dear_divergence_leaves_the_miner_at_the_prior(target, same_domain, cache) -> None:
-    """The observer hears it: with a large weight the divergence of all classes ends near 0."""
-    divergences: dict[float, float] = {}
-    for weight in (0.0, 3.0):
-        heard: list[float] = []
-        attack = dataclasses.replace(QUICK, kl_weight=weight, step_count=31, batch_size=32)
-        attack(
+def test_a_dear_divergence_leaves_the_miner_at_the_prior(target, same_domain) -> None:
+    """The observer hears it, for every class at its last step."""
+    last: dict[float, list[float]] = {}
+    for weight in (0.0, 1.0):
+        heard: dict[int, float] = {}
+        dataclasses.replace(QUICK, kl_weight=weight, step_count=31, batch_size=32)(
             WhiteBox(target),
             same_domain,
             count_per_class=1,
-            observe=lambda step, terms, heard=heard: heard.append(terms["divergence"]),
+            observe=lambda step, terms, heard=heard: heard.update({step: terms["divergence"]}),
         )
-        divergences[weight] = heard[-1]
-    assert divergences[3.0] < 0.5 < divergences[0.0]
+        last[weight] = [heard[31 * label + 30] for label in range(4)]
+    assert max(last[1.0]) < 0.6
+    assert min(last[0.0]) > 1.2
+
+
+def test_a_miner_that_diverges_names_the_remedy(target, same_domain) -> None:
+    wild = dataclasses.replace(QUICK, learning_rate=1e6, kl_weight=1e6)
+    with pytest.raises(ValueError, match=r"class a: .* lower learning_rate") as refused:
+        wild(WhiteBox(target), same_domain, count_per_class=1)
+    assert "\n" not in str(refused.value)
 
 
 class Kill(Exception):  # noqa: N818 - the end of a process, here without a process
@@ -123,7 +131,7 @@ def whole(target, same_domain) -> dict[str, Any]:
     return known
 
 
-@pytest.mark.parametrize("share_done", [0.1, 0.4, 0.6, 0.85, 1.0])
+@pytest.mark.parametrize("share_done", [0.1, 0.5, 0.7, 0.9, 1.0])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_killed_in_any_loop_it_goes_on_to_the_same_bytes_and_queries(
     recipe, share_done, whole, target, same_domain, tmp_path: Path
@@ -150,6 +158,7 @@ def test_killed_in_any_loop_it_goes_on_to_the_same_bytes_and_queries(
             progress=rest,
         )
     assert torch.equal(made.images, undisturbed.images)
+    assert len(undisturbed.images.unique()) > 50, "or all would be equal"
     for ours, theirs in zip(made.snapshots, undisturbed.snapshots, strict=True):
         assert torch.equal(ours.images, theirs.images)
     assert door.queries == queries

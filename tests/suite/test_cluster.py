@@ -91,7 +91,7 @@ def parent(process: int) -> int:
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline, f"{what} never came"
         time.sleep(0.02)
@@ -181,10 +181,10 @@ def disturbed(machines: Machines, tmp_path_factory: pytest.TempPathFactory, data
         try:
             wait_until(lambda: saved(folder), "a checkpoint")
             in_use = resources_in_use()
-            machines.kill_under(process_of(folder))
+            machines.kill_under(owner(folder, ATTACK))
             wait_until(lambda: starts(folder, ATTACK) == 2, "the second attempt")
-            machines.kill_under(process_of(folder))
-            wait_until(lambda: "no machine has" in stderr.getvalue(), "a word about missing machines")
+            machines.kill_under(owner(folder, ATTACK))
+            wait_until(lambda: "(none is left)" in stderr.getvalue(), "a word about missing machines")
             assert not (cell_folder(folder, ATTACK) / "done.json").exists()
         finally:
             machines.add()
@@ -197,14 +197,14 @@ def saved(folder: Path) -> bool:
     return any(cell_folder(folder, ATTACK).glob("checkpoint/*.safetensors"))
 
 
-def process_of(folder: Path) -> int:
-    """The process that has the attack's folder: who begins writes its number into the lock."""
-    lock, log = cell_folder(folder, ATTACK) / "lock", log_file(folder, ATTACK)
+def owner(folder: Path, name: str) -> int:
+    """The process that has a cell's folder: the last one to begin, once its number stands in the lock."""
+    lock, log = cell_folder(folder, name) / "lock", log_file(folder, name)
 
     def begun() -> str:
-        return log.read_text().rpartition("process ")[2].split()[0]
+        return log.read_text().rpartition("process ")[2].split("\n")[0]
 
-    wait_until(lambda: lock.read_text().strip() == begun(), "the owner of the folder")
+    wait_until(lambda: lock.exists() and log.exists() and lock.read_text().strip() == begun(), "the owner")
     return int(begun())
 
 
@@ -256,14 +256,14 @@ def test_stdout_is_left_to_results_whatever_ray_says(disturbed):
     assert "raylet" in disturbed.stderr
 
 
-def test_ctrl_c_lets_the_cells_save_and_end(machines, undisturbed, tmp_path, data):
+def test_an_interrupt_lets_the_cells_save_and_end(machines, undisturbed, tmp_path, data):
     folder = tmp_path / "suite"
     jobs = begin(folder, data, ATTACK)
     shutil.copytree(cell_folder(undisturbed, TARGET), cell_folder(folder, TARGET))
 
     def interrupt() -> None:
         wait_until(lambda: saved(folder), "a checkpoint")
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     handler = signal.getsignal(signal.SIGTERM)
     with ThreadPoolExecutor() as pool:
@@ -273,6 +273,17 @@ def test_ctrl_c_lets_the_cells_save_and_end(machines, undisturbed, tmp_path, dat
         interrupting.result()
     assert f"{ATTACK} was interrupted and can go on" in log_file(folder, ATTACK).read_text()
     assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_a_cell_whose_own_process_is_killed_has_failed_and_is_not_begun_again(machines, tmp_path, data):
+    folder = tmp_path / "suite"
+    jobs = begin(folder, data, TARGET)
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(run, folder, jobs, machines.address)
+        os.kill(owner(folder, TARGET), signal.SIGKILL)
+        assert running.result() == (TARGET,)
+    assert "its process was killed" in (failure_of(folder, TARGET) or "")
+    assert starts(folder, TARGET) == 1
 
 
 @pytest.mark.parametrize(
@@ -291,7 +302,7 @@ def test_a_cell_too_large_for_every_machine_is_refused_before_anything_runs(
     with pytest.raises(ValueError, match="ask for less in the suite file") as refusal:
         run(tmp_path / "suite", jobs, machines.address)
     assert f"no machine has the {words} that {ATTACK} asks for" in one_line(refusal)
-    assert "but 1 CPU + 2.0 GB + 1 GPU;" in one_line(refusal)
+    assert "(1 CPU + 2.0 GB + 1 GPU)" in one_line(refusal)
     assert starts(tmp_path / "suite", TARGET) == 0
 
 

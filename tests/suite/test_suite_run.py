@@ -210,11 +210,12 @@ def test_a_cell_that_raises_is_a_failed_row_and_no_more(finished: Path, tmp_path
 
 
 def test_a_half_done_suite_can_be_reported(finished: Path, tmp_path: Path) -> None:
-    out = copied(finished, tmp_path / "out", f"row/{STRONG}", "target/quarters")
+    out = copied(finished, tmp_path / "out", f"row/{STRONG}", "target/quarters", f"attack/{WEAK}")
     assert report_suite(out) == out / "suite.html"
     document = read_document(out / "suite.json")
     assert [row["state"] for row in document["rows"]] == ["done", "missing"]
     assert document["missing"] == 1
+    assert document["rows"][0]["peak_memory_bytes"] > 1e8
     assert document["targets"][0]["judges"] == []
 
 

@@ -110,7 +110,7 @@ def test_a_cell_above_the_bound_runs_alone_with_a_warning(
     began, ended = times(tmp_path, "large")
     assert all(times(tmp_path, name)[1] <= began or times(tmp_path, name)[0] >= ended for name in "ab")
     said = capsys.readouterr()
-    assert "1 cells need more than 3.0 GB, as large with 9 GB: each will run alone" in said.err
+    assert "runs alone, as it asks for more than 3.0 GB: large" in said.err
     assert not said.out
 
 

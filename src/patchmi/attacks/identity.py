@@ -44,6 +44,8 @@ class IdentityTerm:
     student_step_count: int = 600
 
     def __post_init__(self) -> None:
+        if self.loss not in losses.IDENTITY_LOSSES:
+            raise ValueError(f"loss {self.loss}: give one of {', '.join(losses.IDENTITY_LOSSES)}")
         if not 0 <= self.student_count <= len(STUDENTS):
             raise ValueError(f"student_count {self.student_count}: give 0 to {len(STUDENTS)}")
         if self.student_step_count < 1 or self.feature_weight < 0:

@@ -11,11 +11,13 @@ comparison (J. Jang, H. Lyu, C. Yang, arXiv 2312.07040) with its numbers: 7 Gaus
 draws. Recipe `flow` is the paper's own kind of miner, a normalising flow.
 
 Differs from the paper: G is the comparison's DCGAN instead of a StyleGAN, so that there is one flow and not
-one for each of its layers; couplings are affine instead of additive, and begin as the identity.
+one for each of its layers; couplings are affine instead of additive, and begin as the identity. A flow takes
+the comparison's steps, batches and falls of the learning rate.
 
 Differs from the comparison: its density subtracts log K once more and adds .001 to every entry of a
 covariance, which need not be invertible then. Here the density is the mixture's, and covariances are L·Lᵀ by
-construction. The KL has its word at every step, as in the paper's code, instead of at every fifth.
+construction, L with the logarithm of its diagonal as parameters, so that weight decay draws it to I instead
+of 0. The KL has its word at every step, as in the paper's code, instead of at every fifth.
 """
 
 import math
@@ -54,7 +56,7 @@ from patchmi.types import (
 
 STEP_COUNT = 3100
 """Published steps of a miner: 31 epochs of 100."""
-WEIGHT_DECAY = 5e-4
+MIXTURE_WEIGHT_DECAY = 5e-4
 FLOW_LEARNING_RATE = 1e-4
 MIXTURE_LEARNING_RATES = (3e-3, 1e-2)
 """For grey images and for colour."""
@@ -227,7 +229,10 @@ class _Mining:
         self.miner = machine.place(attack.miner(gan.latent_size))
         self.learning_rate = attack.learning_rate_on(word.door.image_shape[0])
         self.optimiser = torch.optim.SGD(
-            self.miner.parameters(), self.learning_rate, momentum=0.9, weight_decay=WEIGHT_DECAY
+            self.miner.parameters(),
+            self.learning_rate,
+            momentum=0.9,
+            weight_decay=0.0 if attack.recipe == "flow" else MIXTURE_WEIGHT_DECAY,
         )
         self.snapshot_seed = int(torch.randint(2**31, ()))
         self.snapshots: list[dict[str, Any]] = []
@@ -250,8 +255,11 @@ class _Mining:
     @torch.no_grad()
     def draw(self, count: int) -> Bytes:
         """Images from the miner as it is."""
-        sizes = [len(part) for part in torch.arange(count).split(DRAWN_TOGETHER)]
-        return torch.cat([_picture(self.gan, self.miner.sample(size)[0]) for size in sizes])
+        latents, _ = self.miner.sample(count)
+        if not latents.isfinite().all():
+            name = self.word.door.class_names[self.label]
+            raise ValueError(f"class {name}: the miner diverged; lower learning_rate or kl_weight")
+        return _pictures(self.gan, latents)
 
     def keep_snapshot(self) -> None:
         """Keep what the miner draws now from the noise of all snapshots."""
@@ -310,16 +318,16 @@ def _mine(
 
 
 @torch.no_grad()
-def _picture(gan: PublicGan, latents: Latents) -> Bytes:
+def _pictures(gan: PublicGan, latents: Latents) -> Bytes:
     """The GAN's images of latents, 8 bits a pixel."""
-    return ((gan.generator(latents) + 1) * 127.5).round().clamp(0, 255).byte().cpu()
+    batches = [gan.generator(some) for some in latents.split(DRAWN_TOGETHER)]
+    return ((torch.cat(batches) + 1) * 127.5).round().clamp(0, 255).byte().cpu()
 
 
 def _draw_prior(gan: PublicGan, *, class_count: int, count_per_class: int, seed: int) -> Reconstructions:
     """Images of latents from N(0, I), drawn on the CPU: the same on every machine."""
     latents = torch.randn(class_count * count_per_class, gan.latent_size).to(machine.device())
-    images = torch.cat([_picture(gan, some) for some in latents.split(DRAWN_TOGETHER)])
-    return _answer(images, class_count=class_count, seed=seed, snapshots=())
+    return _answer(_pictures(gan, latents), class_count=class_count, seed=seed, snapshots=())
 
 
 def _answer(

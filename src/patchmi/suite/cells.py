@@ -5,6 +5,7 @@ import socket
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -121,7 +122,7 @@ def _count_row(run: RunFolder, folder: Path, suite: Suite, target_name: str, row
     run.write_json(EXTRA, {"disjoint_top1": top1})
 
 
-def _take(run: RunFolder, cell: Path, pattern: str, inputs: dict) -> None:
+def _take(run: RunFolder, cell: Path, pattern: str, inputs: dict[str, Any]) -> None:
     """Copy a cell's files into a row, if the cell worked on what the row has before it.
 
     Raises:

@@ -96,7 +96,7 @@ def _run(folder: Path, jobs: Sequence[Job], display: Display) -> tuple[str, ...]
             for reference in finished:
                 job = submitted.pop(reference)
                 try:
-                    done = _settle(folder, job.name, reference, display)
+                    done = _collect(folder, job.name, reference, display)
                 except NodeDiedError:
                     display.say(f"{job.name}: its machine is lost; it goes on elsewhere")
                     waiting[job.name] = job
@@ -145,7 +145,7 @@ def _work(folder: Path, job: Job) -> tuple[int, float]:
     return process.returncode, time.monotonic() - began
 
 
-def _settle(folder: Path, name: str, reference: Reference, display: Display) -> bool:
+def _collect(folder: Path, name: str, reference: Reference, display: Display) -> bool:
     """Whether the cell is done; else why not is written down.
 
     Raises:
@@ -202,8 +202,9 @@ def _missing_room(jobs: Iterable[Job], nodes: Sequence[dict[str, Any]]) -> str |
         if not any(all(has.get(kind, 0) >= count for kind, count in asked.items()) for has in machines):
             offers = sorted({_in_words(has) for has in machines if has.get("CPU")})
             return (
-                f"no machine has the {_in_words(asked)} that {job.name} asks for, but {' or '.join(offers)}; "
-                "add one, or ask for less in the suite file (threads, memory_gb, gpus)"
+                f"no machine has the {_in_words(asked)} that {job.name} asks for "
+                f"({'; '.join(offers) or 'none is left'}): add one, or ask for less in the suite file "
+                "(threads, memory_gb, gpus)"
             )
     return None
 

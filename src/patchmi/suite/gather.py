@@ -92,6 +92,7 @@ def _describe_row(folder: Path, suite: Suite, parts: tuple[str, str, str, str]) 
         return described if error is None else described | {"state": "failed", "error": error}
     cell = cell_folder(folder, f"row/{name}")
     result = read_json(cell / "result.json")
+    cells = [f"attack/{name}/seed-{seed}" for seed in range(suite.seeds)]
     return described | {
         "state": "done",
         "folder": cell.relative_to(folder).as_posix(),
@@ -102,7 +103,8 @@ def _describe_row(folder: Path, suite: Suite, parts: tuple[str, str, str, str]) 
         "queries": result["attack"]["queries"],
         "steps": result["attack"]["steps"],
         "peak_memory_bytes": max(
-            _done(folder, f"attack/{name}/seed-{seed}")["peak_memory_bytes"] for seed in range(suite.seeds)
+            (one["peak_memory_bytes"] for one in _done(folder, cells)),
+            default=result["environment"]["peak_memory_bytes"],
         ),
     }
 
@@ -135,16 +137,18 @@ def _environment(folder: Path, done: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _busy_seconds(folder: Path, suite: Suite) -> float:
     """Seconds in which one cell or more was being done, in its last attempt."""
-    done = [_done(folder, job.name) for job in plan_jobs(suite) if is_done(folder, suite, job.name)]
+    names = [job.name for job in plan_jobs(suite)]
     busy, end = 0.0, 0.0
-    for began, ended in sorted((one["began"], one["ended"]) for one in done):
+    for began, ended in sorted((one["began"], one["ended"]) for one in _done(folder, names)):
         busy += max(0.0, ended - max(began, end))
         end = max(end, ended)
     return busy
 
 
-def _done(folder: Path, name: str) -> dict[str, Any]:
-    return read_json(cell_folder(folder, name) / DONE)
+def _done(folder: Path, names: Iterable[str]) -> list[dict[str, Any]]:
+    """What cells say of their work, as far as they are done."""
+    files = (cell_folder(folder, name) / DONE for name in names)
+    return [read_json(file) for file in files if file.is_file()]
 
 
 def _pictures(folder: Path, suite: Suite, done: Iterable[dict[str, Any]]) -> dict[str, Tensor]:

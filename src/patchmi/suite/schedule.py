@@ -12,6 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from patchmi.data import listed
 from patchmi.runs.files import make_folder
 from patchmi.suite.display import Display
 from patchmi.suite.jobs import Job, failure_of, log_file, record_failure, skip_dependants
@@ -64,8 +67,6 @@ def local_bounds(*, threads: int, jobs: int | None, memory_gb: float | None) -> 
         raise ValueError(f"--jobs {jobs}: give 1 or more")
     if memory_gb is not None and not memory_gb > 0:
         raise ValueError(f"--memory {memory_gb:g}: give the GB that cells may need together, above 0")
-    import torch
-
     return Bounds(
         jobs=jobs or max(1, _processor_count() // threads),
         memory_gb=memory_gb or MEMORY_SHARE * _free_bytes() / _GB,
@@ -150,11 +151,10 @@ def run_locally(
     waiting = {job.name: job for job in jobs}
     running: list[_Running] = []
     failed: list[str] = []
-    if alone := [job for job in jobs if job.memory_gb > bounds.memory_gb]:
-        display.say(
-            f"{len(alone)} cells need more than {bounds.memory_gb:.1f} GB, as {alone[0].name} with "
-            f"{alone[0].memory_gb:g} GB: each will run alone"
-        )
+    alone = [job for job in jobs if job.memory_gb > bounds.memory_gb]
+    if alone:
+        names = listed([job.name for job in alone])
+        display.say(f"runs alone, as it asks for more than {bounds.memory_gb:.1f} GB: {names}")
     try:
         while waiting or running:
             for job in list(waiting.values()):
