@@ -44,7 +44,7 @@ def structured(
     for name, value in table.items():
         if not _fits(value, hints[name]):
             raise ValueError(f"{where}: {name} = {value!r} is not {describe_type(hints[name])}")
-        values[name] = _cast(value, hints[name], where=f"{where}, {name}", entry=entry)
+        values[name] = _cast(value, hints[name], where=f"{where}: {name}", entry=entry)
     try:
         return kind(**values)
     except ValueError as error:

@@ -83,8 +83,8 @@ def test_paths_count_from_where_the_suite_was_read(
 MISTAKES = {
     "seeds = 2": {
         "seed = 2": "no key seed; is it seeds?",
-        'seeds = "2"': "seeds: '2' is not a whole number",
-        "seeds = true": "seeds: True is not a whole number",
+        'seeds = "2"': "seeds = '2' is not a whole number",
+        "seeds = true": "seeds = True is not a whole number",
         "seeds = 0": "seeds = 0: give 1 or more",
         "seeds = 2\norigin = {}": "no key origin",
         "seeds = ": "cannot be read as TOML",
@@ -102,8 +102,8 @@ MISTAKES = {
         '[targets.""]': "targets: '' is no name",
     },
     "image_shape = [1, 16, 16]": {
-        "image_shape = [1, 16]": "targets.quarters: image_shape: [1, 16] is not a list of 3 values",
-        'image_shape = [1, 16, "a"]': "image_shape[2]: 'a' is not a whole number",
+        "image_shape = [1, 16]": "targets.quarters: image_shape = [1, 16] is not a list of 3 whole numbers",
+        'image_shape = [1, 16, "a"]': "image_shape = [1, 16, 'a'] is not a list of 3 whole numbers",
         "image_shape = [1, 0, 16]": "image_shape: give channels, height and width",
         "": "image_shape is missing",
     },
@@ -115,7 +115,7 @@ MISTAKES = {
     },
     "disjoint_share = 0.3": {"disjoint_share = 1.0": "shares, below 1"},
     "judge_steps = 40": {"judge_steps = 0": "targets.quarters.judge_steps = 0"},
-    "show_private = true": {"show_private = 1": "show_private: 1 is not true or false"},
+    "show_private = true": {"show_private = 1": "show_private = 1 is not true or false"},
     "[public.blobs]": {"[public.blobs]\ncount = 0": "public.blobs.count = 0"},
     'attack = "patch-mi"': {
         'attack = "patch-im"': "attacks.weak: attack patch-im: there is none of this name",
@@ -127,7 +127,8 @@ MISTAKES = {
     'public = "blobs"': {'public = "glyphs"': "published[0].public: there is no 'glyphs'"},
     "judge_top1 = 0.4754": {
         "top1 = 0.5": "published[0]: there is no 'top1' among scores",
-        'judge_top1 = "half"': "published[0]: scores.judge_top1: 'half' is not a number",
+        "judge_top1 = 47.54": "published[0].judge_top1 = 47.54: give a share",
+        'judge_top1 = "half"': "published[0]: scores.judge_top1 = 'half' is not a number",
     },
     'target = "quarters"': {'target = "mnist"': "published[0].target: there is no 'mnist'"},
     'attacks = ["weak", "strong"]': {'attacks = ["weak", "none"]': "curves[0].attacks: there is no 'none'"},

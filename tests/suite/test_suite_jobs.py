@@ -58,14 +58,16 @@ def make_suite(**changes) -> Suite:
 def test_cells_are_counted_by_hand() -> None:
     planned = plan_jobs(make_suite())
     names = [job.name for job in planned]
-    # two targets, three rows each, with two runs, a control and the row itself
-    assert len(names) == len(set(names)) == 2 + 2 * 3 * 4
+    # two targets with their judges, three rows each, with two runs, a control and the row itself
+    assert len(names) == len(set(names)) == 2 * 2 + 2 * 3 * 4
     assert all(job == Job(job.name, job.needs, memory_gb=1.5, gpus=0.5, threads=3) for job in planned)
     needs = {job.name: job.needs for job in planned}
     assert needs["target/letters"] == ()
     assert needs[ATTACK] == needs["control/digits/b/glyphs/none"] == ("target/digits",)
+    assert needs["judges/letters"] == ("target/letters",)
     assert set(needs["row/letters/a/glyphs/none"]) == {
         "target/letters",
+        "judges/letters",
         "attack/letters/a/glyphs/none/seed-0",
         "attack/letters/a/glyphs/none/seed-1",
         "control/letters/a/glyphs/none",

@@ -210,7 +210,7 @@ def test_a_cell_that_raises_is_a_failed_row_and_no_more(finished: Path, tmp_path
 
 
 def test_a_half_done_suite_can_be_reported(finished: Path, tmp_path: Path) -> None:
-    out = copied(finished, tmp_path / "out", f"row/{STRONG}", "target/quarters", f"attack/{WEAK}")
+    out = copied(finished, tmp_path / "out", f"row/{STRONG}", "judges/quarters", f"attack/{WEAK}")
     assert report_suite(out) == out / "suite.html"
     document = read_document(out / "suite.json")
     assert [row["state"] for row in document["rows"]] == ["done", "missing"]
@@ -266,7 +266,9 @@ def test_a_finished_model_is_a_target_too(finished: Path, tmp_path: Path) -> Non
     about = read_json(cell_folder(tmp_path, "target/theirs") / "target.json")
     trained = read_json(cell_folder(finished, "target/quarters") / "target.json")
     assert (about["sha256"], about["accuracy"]) == (trained["sha256"], trained["accuracy"])
-    assert (about["name"], about["disjoint_judge"], len(about["judges"])) == ("theirs", None, 3)
+    run_job(tmp_path, suite, "judges/theirs")
+    judged = read_json(cell_folder(tmp_path, "judges/theirs") / "judges.json")
+    assert (judged["disjoint_judge"], len(judged["judges"])) == (None, 3)
     run_job(tmp_path, suite, "control/theirs/weak/blobs/none")
     assert (
         cell_folder(tmp_path, "control/theirs/weak/blobs/none") / "controls/untrained.safetensors"

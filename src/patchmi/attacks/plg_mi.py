@@ -61,8 +61,9 @@ CHUNK_SIZE = 1_000
 class PlgMI(AbstractAttack):
     """PLG-MI: conditional GAN, then latent search.
 
-    The published training is long. On two processor cores a gan_learning_rate of .003 with one step of the
-    discriminator needs some hundred steps, where 5 and .0002 need thousands.
+    The published training is long. With one step of the discriminator for each of the generator, a
+    gan_learning_rate of .002 and a width of 16, 300 steps and a search of 60 drew handwritten digits in a
+    minute and a half of one processor core.
 
     Args:
         step_count: Steps of the search, instead of 600.

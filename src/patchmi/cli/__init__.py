@@ -13,7 +13,7 @@ import tyro
 
 from patchmi.cli.commands import run_command
 from patchmi.cli.config import read_options
-from patchmi.cli.options import Attack, Audit, Options, Score
+from patchmi.cli.options import Attack, Audit, Options, Score, Suite
 from patchmi.cli.screen import say
 
 USAGE, UNSAFE, RESOURCES, BUG, INTERRUPTED = 2, 4, 5, 70, 130
@@ -47,7 +47,8 @@ def _main(arguments: list[str]) -> int:
         with terminate_as_interrupt():
             return run_command(options, arguments)
     except KeyboardInterrupt:
-        say("interrupted; the same command with --resume goes on")
+        again = "the same command" if isinstance(options, Suite) else "the same command with --resume"
+        say(f"interrupted; {again} goes on")
         return INTERRUPTED
     except (OutOfResources, MemoryError) as error:
         say(f"out of resources: {error}")

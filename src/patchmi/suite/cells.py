@@ -18,7 +18,14 @@ from patchmi.metrics import Estimate, cluster_interval, predict_logits, top_k_hi
 from patchmi.runs import RunFolder, atomic_path
 from patchmi.suite.jobs import DONE, INPUTS, cell_folder, open_cell, read_json
 from patchmi.suite.tables import Suite
-from patchmi.suite.targets import disjoint_judge, logged, open_attacked, open_subject, prepare_target
+from patchmi.suite.targets import (
+    disjoint_judge,
+    logged,
+    open_attacked,
+    open_subject,
+    prepare_judges,
+    prepare_target,
+)
 
 EXTRA = "extra.json"
 """A row's scores that no result has."""
@@ -46,6 +53,8 @@ def run_job(folder: Path, suite: Suite, name: str) -> None:
         kind, target, *row = name.split("/")
         if kind == "target":
             prepare_target(run, suite, target)
+        elif kind == "judges":
+            prepare_judges(run, suite, target, cell_folder(folder, f"target/{target}"))
         elif kind == "row":
             _count_row(run, folder, suite, target, row)
         else:
@@ -101,7 +110,8 @@ def _count_row(run: RunFolder, folder: Path, suite: Suite, target_name: str, row
         count_per_class=suite.count_per_class,
         command=suite.origin.command,
     )
-    _take(run, target_cell, "**/judges/*.safetensors", audit_inputs(None, private, [], None))
+    judges = cell_folder(folder, f"judges/{target_name}")
+    _take(run, judges, "**/judges/*.safetensors", audit_inputs(None, private, [], None))
     inputs = audit_inputs(case.target_digest, None, [], public)
     cell = "/".join((target_name, attack, public_name, defence))
     for seed in plan.seeds:

@@ -95,6 +95,9 @@ def _published_faults(entry: Published, suite: Suite, where: str) -> Iterator[st
     if entry.public is not None:
         yield from _unknown((entry.public,), suite.public, f"{where}.public", "public")
     yield from _unknown(entry.scores, SHOWN_SCORES, where, "scores")
+    for name, value in entry.scores.items():
+        if value < 0 or (value > 1 and name not in ("density", "frechet_distance")):
+            yield f"{where}.{name} = {value:g}: give a share from 0 to 1"
 
 
 def _curve_faults(curve: Curve, suite: Suite, where: str) -> Iterator[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from patchmi.runs import atomic_write
+from patchmi.structured import structured
 from patchmi.suite.checks import suite_faults
-from patchmi.suite.structure import structured
 from patchmi.suite.tables import DATA, Origin, Published, Suite, SuiteAttack
 
 SAVED = "suite.toml.json"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from patchmi.attacks import ATTACKS
 from patchmi.audit.document import describe, describe_environment
 from patchmi.audit.stages import RECONSTRUCTIONS
 from patchmi.report.suite_result import SUITE_SCHEMA, suite_bytes
@@ -17,7 +18,7 @@ from patchmi.runs.files import pack_tensors, unpack_tensors
 from patchmi.suite.cells import EXTRA
 from patchmi.suite.jobs import DONE, cell_folder, failure_of, is_done, plan_jobs, read_json
 from patchmi.suite.tables import Suite
-from patchmi.suite.targets import ABOUT
+from patchmi.suite.targets import ABOUT, ABOUT_JUDGES
 from patchmi.types import Labels
 
 DOCUMENT, PICTURES = "suite.json", "suite-pictures.safetensors"
@@ -82,6 +83,7 @@ def _describe_row(folder: Path, suite: Suite, parts: tuple[str, str, str, str]) 
         "attack": attack,
         "public": public,
         "defence": defence,
+        "uses_public": ATTACKS[suite.attacks[attack].attack].uses_public,
         "state": "missing",
         "error": None,
         "folder": None,
@@ -111,21 +113,24 @@ def _describe_row(folder: Path, suite: Suite, parts: tuple[str, str, str, str]) 
 
 def _describe_target(folder: Path, suite: Suite, name: str) -> dict[str, Any]:
     """A target as its cell has it; before it is done, as the file has it."""
-    target, cell = suite.targets[name], cell_folder(folder, f"target/{name}")
-    if not is_done(folder, suite, f"target/{name}"):
-        return {
-            "name": name,
-            "architecture": target.architecture or target.model,
-            "private": target.private,
-            "class_count": None,
-            "accuracy": None,
-            "judges": [],
-            "disjoint_judge": None,
-        }
-    about = read_json(cell / ABOUT)
-    wanted = ("name", "architecture", "private", "class_count", "accuracy", "judges", "disjoint_judge")
-    shown = [about["class_names"][label] for label in _shown_classes(about["class_count"])]
-    return {key: about[key] for key in wanted} | {"shown_classes": shown}
+    target = suite.targets[name]
+    described = {
+        "name": name,
+        "architecture": target.architecture or target.model,
+        "private": target.private,
+        "class_count": None,
+        "accuracy": None,
+        "judges": [],
+        "disjoint_judge": None,
+    }
+    if is_done(folder, suite, f"target/{name}"):
+        about = read_json(cell_folder(folder, f"target/{name}") / ABOUT)
+        wanted = ("architecture", "private", "class_count", "accuracy")
+        shown = [about["class_names"][label] for label in _shown_classes(about["class_count"])]
+        described |= {key: about[key] for key in wanted} | {"shown_classes": shown}
+    if is_done(folder, suite, f"judges/{name}"):
+        described |= read_json(cell_folder(folder, f"judges/{name}") / ABOUT_JUDGES)
+    return described
 
 
 def _environment(folder: Path, done: list[dict[str, Any]]) -> dict[str, Any]:

@@ -24,10 +24,11 @@ LOCKED_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Job:
-    """One cell: a target, a run of an attack, its control, or a row of the table.
+    """One cell: a target, its judges, a run of an attack, its control, or a row of the table.
 
     Args:
-        name: `target/T`, `attack/ROW/seed-N`, `control/ROW` or `row/ROW`; ROW is T/ATTACK/PUBLIC/DEFENCE.
+        name: `target/T`, `judges/T`, `attack/ROW/seed-N`, `control/ROW` or `row/ROW`; ROW is
+            T/ATTACK/PUBLIC/DEFENCE.
         needs: Names of the jobs that must be done before.
         memory_gb: What it may need.
         gpus: Likewise, shares of one allowed.
@@ -47,9 +48,10 @@ def plan_jobs(suite: Suite) -> tuple[Job, ...]:
     for parts in suite.rows():
         target, row = f"target/{parts[0]}", "/".join(parts)
         runs = (*(f"attack/{row}/seed-{seed}" for seed in range(suite.seeds)), f"control/{row}")
-        needs[target] = ()
+        judges = f"judges/{parts[0]}"
+        needs[target], needs[judges] = (), (target,)
         needs |= dict.fromkeys(runs, (target,))
-        needs[f"row/{row}"] = (target, *runs)
+        needs[f"row/{row}"] = (target, judges, *runs)
     return tuple(
         Job(name, needed, suite.memory_gb, suite.gpus, suite.threads) for name, needed in needs.items()
     )
@@ -71,7 +73,7 @@ def cell_config(suite: Suite, name: str) -> dict[str, Any]:
     config: dict[str, Any] = {"threads": suite.threads, "target": asdict(suite.targets[target])}
     for no_part in ("hub", "show_private"):
         del config["target"][no_part]
-    if kind == "target":
+    if kind in ("target", "judges"):
         return config
     attack, public, _, *seed = rest
     made = suite.attacks[attack].made()

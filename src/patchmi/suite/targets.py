@@ -25,6 +25,8 @@ from patchmi.types import Labels
 
 ABOUT = "target.json"
 """What a target's cell says of it."""
+ABOUT_JUDGES = "judges.json"
+"""What the cell of its judges says of them."""
 DISJOINT_JUDGE = "convmixer"
 _SAID_EVERY_SECONDS = 30.0
 _WEIGHTS = "target.safetensors"
@@ -40,12 +42,9 @@ class Subject:
 
 
 def prepare_target(run: RunFolder, suite: Suite, name: str) -> None:
-    """Train or open a target, train its judges, and write down what they are worth."""
-    target = suite.targets[name]
+    """Train or open a target, and write down what it is worth."""
     subject = open_subject(suite, name, run.folder, train_in=run)
     case, private = subject.case, subject.private
-    judges = train_judges(run, private, step_count=target.judge_steps, progress=logged)
-    disjoint = disjoint_judge(run, target, subject.disjoint)
     about = {
         "name": name,
         "architecture": case.target.architecture,
@@ -55,10 +54,23 @@ def prepare_target(run: RunFolder, suite: Suite, name: str) -> None:
         "image_shape": case.target.image_shape,
         "sha256": case.target_digest,
         "accuracy": _accuracy(answers(case.target, private.held_out_images), private),
+    }
+    run.write_json(ABOUT, about)
+
+
+def prepare_judges(run: RunFolder, suite: Suite, name: str, target_cell: Path) -> None:
+    """Train a target's judges, and write down what they are worth."""
+    target = suite.targets[name]
+    subject = open_subject(suite, name, target_cell)
+    private = subject.private
+    run.pin_inputs(audit_inputs(None, private, [], None))
+    judges = train_judges(run, private, step_count=target.judge_steps, progress=logged)
+    disjoint = disjoint_judge(run, target, subject.disjoint)
+    about = {
         "judges": [_describe(judge, private) for judge in judges],
         "disjoint_judge": None if disjoint is None else _describe(disjoint, private),
     }
-    run.write_json(ABOUT, about)
+    run.write_json(ABOUT_JUDGES, about)
 
 
 def open_subject(suite: Suite, name: str, cell: Path, *, train_in: RunFolder | None = None) -> Subject:
