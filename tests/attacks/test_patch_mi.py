@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from patchmi.attacks import RECIPES, ClassPatchScale, PatchMI, PatchScale, Recipe
-from patchmi.attacks.patch_mi_game import SNAPSHOT_COUNT, Game
+from patchmi.attacks.base import SNAPSHOT_COUNT
+from patchmi.attacks.patch_mi_game import Game
 from patchmi.networks import ARCHITECTURES, CodeClassifier
 from patchmi.runs import open_run
 from patchmi.target import Target, WhiteBox

@@ -31,22 +31,25 @@ COUNT = 3
 SHAPE = (1, 16, 16)
 
 
-GAN = GanTraining(step_count=3, batch_size=8, latent_size=8, width=4)
 BRIEF: dict[str, AbstractAttack] = {
     "patch-mi": PatchMI(dataclasses.replace(RECIPES["default"], student_warm_up=2)),
     "generative": GenerativeMI(
         gan=GanTraining(step_count=60, batch_size=64, latent_size=32, width=16, learning_rate=1e-3),
         restart_count=5,
     ),
-    "variational": VariationalMI(gan=GAN, batch_size=8),
+    "variational": VariationalMI(
+        gan=GanTraining(step_count=60, width=16, latent_size=16, batch_size=32, learning_rate=2e-3),
+        batch_size=64,
+        learning_rate=1.0,
+    ),
     "plg-mi": PlgMI(
         gan_step_count=12, discriminator_step_count=1, gan_learning_rate=6e-3, alpha=5.0, width=8
     ),
     "deep-inversion": DeepInversion(batch_norm_weight=0.3),
 }
-"""Attacks whose defaults prepare for long, or want more than an easy target; those not named run as they are."""
+"""Attacks whose defaults prepare for long, or are for larger targets; those not named run as they are."""
 SMOOTHER = {"general": "mlp", "deep-inversion": "vgg6"}
-"""Targets for attacks without images: of a deep residual network they draw in 40 steps what it alone reads."""
+"""Targets for attacks without images: from a deep one they draw in 40 steps what it alone reads."""
 
 
 def short(name: str, step_count: int = STEPS) -> AbstractAttack:

@@ -172,6 +172,15 @@ def test_every_step_asks_the_target_about_one_batch(target, same_domain) -> None
     assert (door.queries.forward, door.queries.backward, door.queries.images) == (12, 12, 12 * 8)
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_snapshots_show_the_same_draws_of_a_miner_that_hardly_moves(recipe, target, same_domain) -> None:
+    still = dataclasses.replace(QUICK, recipe=recipe, learning_rate=1e-12)
+    first, *others = still(WhiteBox(target), same_domain, count_per_class=1).snapshots
+    assert len(first.images.unique(dim=0)) == 80
+    assert others
+    assert all(torch.equal(first.images, other.images) for other in others)
+
+
 def test_the_gan_learns_from_the_best_images_of_each_class_alone(target, same_domain, tmp_path: Path) -> None:
     """The cache knows a GAN by its images: a twentieth of them, chosen by the target, is another GAN."""
     cache = Cache(tmp_path)

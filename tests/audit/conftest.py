@@ -12,7 +12,7 @@ from torch import nn
 from patchmi.attacks import RECIPES, AbstractAttack, PatchMI
 from patchmi.audit import Judge, Plan, Private, audit
 from patchmi.data import Source
-from patchmi.runs import Checkpoint, open_run
+from patchmi.runs import Cache, Checkpoint, open_run
 from patchmi.target import Target, WhiteBox
 from patchmi.types import Images, Observer, Progress, Reconstructions
 
@@ -32,6 +32,9 @@ class Replay(AbstractAttack):
     def without_target(self) -> "Replay":
         return Replay(f"not {self.pictures}", self.draws_without_target, self.draws_without_target)
 
+    def step_counts(self, public_count: int, image_size: int) -> dict[str, int]:
+        return {}
+
     def _reconstruct(
         self,
         door: WhiteBox,
@@ -40,6 +43,7 @@ class Replay(AbstractAttack):
         count_per_class: int,
         seed: int,
         checkpoint: Checkpoint,
+        cache: Cache,
         progress: Progress,
         observe: Observer,
     ) -> Reconstructions:

@@ -181,6 +181,9 @@ class DrawsFor(AbstractAttack):
     def without_target(self) -> "DrawsFor":
         return replace(self, leaking="")
 
+    def step_counts(self, public_count: int, image_size: int) -> dict[str, int]:
+        return {}
+
     def _reconstruct(
         self, door: WhiteBox, public: Images, *, count_per_class: int, seed: int, **_: Any
     ) -> Reconstructions:

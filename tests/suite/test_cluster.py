@@ -180,8 +180,8 @@ def disturbed(machines: Machines, tmp_path_factory: pytest.TempPathFactory, data
         running = pool.submit(run, folder, jobs, machines.address)
         try:
             wait_until(lambda: saved(folder), "a checkpoint")
-            in_use = resources_in_use()
             machines.kill_under(owner(folder, ATTACK))
+            in_use = resources_in_use()
             wait_until(lambda: starts(folder, ATTACK) == 2, "the second attempt")
             machines.kill_under(owner(folder, ATTACK))
             wait_until(lambda: "(none is left)" in stderr.getvalue(), "a word about missing machines")

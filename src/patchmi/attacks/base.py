@@ -1,15 +1,24 @@
 """What every attack promises, kept in one place; the papers' files keep the loops."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 
+from patchmi.losses import Scalar
 from patchmi.machine import seeded
 from patchmi.runs import NO_CACHE, NO_CHECKPOINT, Cache, Checkpoint
 from patchmi.target import WhiteBox
-from patchmi.types import Images, Observer, Progress, Reconstructions, silent, unobserved
+from patchmi.types import Images, Observer, Progress, Reconstructions, Snapshot, silent, unobserved
+
+SNAPSHOT_SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+"""Shares of the steps after which a snapshot is kept."""
+SNAPSHOT_COUNT = 20
+"""Images of each class in a snapshot."""
+OBSERVED_EVERY = 10
+"""Steps from one report of the losses to the next."""
 
 
 @dataclass(frozen=True)
@@ -100,3 +109,26 @@ class AbstractAttack(ABC):
         observe: Observer,
     ) -> Reconstructions:
         """The paper's algorithm."""
+
+
+def merge_snapshots(answers: Iterable[Mapping[str, Any]]) -> tuple[Snapshot, ...]:
+    """Join the snapshots of the parts of an attack, taken at the same steps, in the order of the classes.
+
+    Args:
+        answers: Of each part, such as a class, `snapshots`: `step`, `seconds`, `images` in 8 bits, `labels`.
+    """
+    merged = []
+    for together in zip(*(answer["snapshots"] for answer in answers), strict=True):
+        labels = torch.cat([one["labels"] for one in together])
+        order = labels.argsort(stable=True)
+        images = torch.cat([one["images"] for one in together])[order].float() / 255
+        seconds = sum(one["seconds"] for one in together)
+        merged.append(Snapshot(together[0]["step"], seconds, images, labels[order]))
+    return tuple(merged)
+
+
+def descend(optimiser: torch.optim.Optimizer, loss: Scalar) -> None:
+    """One step of an optimiser against a loss."""
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()

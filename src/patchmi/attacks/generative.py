@@ -26,10 +26,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmi import losses, machine
-from patchmi.attacks.base import AbstractAttack
+from patchmi.attacks.base import (
+    OBSERVED_EVERY,
+    SNAPSHOT_COUNT,
+    SNAPSHOT_SHARES,
+    AbstractAttack,
+    merge_snapshots,
+)
 from patchmi.attacks.identity import IdentityTerm, TargetsWord
-from patchmi.attacks.patch_mi import OBSERVED_EVERY, SNAPSHOT_SHARES
-from patchmi.attacks.patch_mi_game import SNAPSHOT_COUNT
 from patchmi.attacks.pseudo_labels import best_public
 from patchmi.attacks.public_gan import (
     GanForm,
@@ -48,7 +52,6 @@ from patchmi.types import (
     Observer,
     Progress,
     Reconstructions,
-    Snapshot,
     unobserved,
 )
 
@@ -229,15 +232,11 @@ class GenerativeMI(AbstractAttack):
                 )
         hunt.keep_snapshot()
         labels = hunt.labels.cpu()
-        snapshots = tuple(
-            Snapshot(one["step"], one["seconds"], one["images"].float() / 255, one["labels"])
-            for one in hunt.snapshots
-        )
         return Reconstructions(
             hunt.images(hunt.answer).float() / 255,
             labels,
             torch.full_like(labels, seed),
-            snapshots,
+            merge_snapshots([{"snapshots": hunt.snapshots}]),
             ("The seconds hold the training of the GAN only if the cache did not have it yet.",),
         )
 

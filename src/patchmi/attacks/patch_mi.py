@@ -24,18 +24,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from patchmi import losses, machine
-from patchmi.attacks.base import AbstractAttack
+from patchmi.attacks.base import OBSERVED_EVERY, SNAPSHOT_SHARES, AbstractAttack, descend, merge_snapshots
 from patchmi.attacks.patch_mi_game import Game
 from patchmi.attacks.patch_mi_recipes import RECIPES, ClassPatchScale, PatchScale, Recipe, RecipeName
 from patchmi.runs import Cache, Checkpoint
 from patchmi.target import WhiteBox
-from patchmi.types import Images, Labels, Observer, Progress, Reconstructions, Snapshot, unobserved
+from patchmi.types import Images, Labels, Observer, Progress, Reconstructions, unobserved
 from patchmi.views import IDENTITY
-
-SNAPSHOT_SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
-"""Shares of the steps after which a snapshot is kept."""
-OBSERVED_EVERY = 10
-"""Steps from one report of the losses to the next."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +167,11 @@ class PatchMI(AbstractAttack):
         images = torch.cat([answer["images"] for answer in answers]).float() / 255
         labels = torch.cat([answer["labels"] for answer in answers])
         return Reconstructions(
-            images, labels, torch.full_like(labels, seed), _merge_snapshots(answers), notes
+            images,
+            labels,
+            torch.full_like(labels, seed),
+            merge_snapshots(answers),
+            notes,
         )
 
     def _describe(self, groups: list[list[int]], group: int, seed: int) -> str:
@@ -250,7 +249,7 @@ def _play(
                 )
                 for discriminator in game.discriminators
             )
-            _descend(game.discriminator_optimiser, discriminators_loss)
+            descend(game.discriminator_optimiser, discriminators_loss)
 
             game.discriminators.requires_grad_(False)
             terms = {
@@ -270,7 +269,7 @@ def _play(
                     pooling=recipe.diversity_pooling,
                     caps=game.diversity_caps[labels[: len(first)]],
                 )
-            _descend(game.generator_optimiser, _weighted_sum(terms, recipe))
+            descend(game.generator_optimiser, _weighted_sum(terms, recipe))
             game.discriminators.requires_grad_(True)
             if recipe.students and has_begun and step % recipe.student_interval == 0:
                 game.teach(torch.cat([real, fake.detach()]))
@@ -324,25 +323,6 @@ def _mean(terms: Iterable[losses.Scalar]) -> losses.Scalar:
     return torch.stack(list(terms)).mean()
 
 
-def _descend(optimiser: torch.optim.Optimizer, loss: losses.Scalar) -> None:
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
-
-
 def _tile(labels: Labels, count: int) -> Int[Tensor, " judged"]:
     """One label for each of `count` views, of several of the same images."""
     return labels.repeat(count // len(labels))
-
-
-def _merge_snapshots(answers: list[dict[str, Any]]) -> tuple[Snapshot, ...]:
-    """Join the snapshots of generators of single classes, taken at the same steps."""
-    return tuple(
-        Snapshot(
-            step=together[0]["step"],
-            seconds=sum(one["seconds"] for one in together),
-            images=torch.cat([one["images"] for one in together]).float() / 255,
-            labels=torch.cat([one["labels"] for one in together]),
-        )
-        for together in zip(*(answer["snapshots"] for answer in answers), strict=True)
-    )

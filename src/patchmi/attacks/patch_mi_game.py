@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from patchmi import losses, machine
+from patchmi.attacks.base import SNAPSHOT_COUNT
 from patchmi.attacks.patch_mi_recipes import ClassPatchScale, PatchScale, Recipe
 from patchmi.attacks.public_prior import Weights, public_weights
 from patchmi.attacks.students import Students
@@ -24,8 +25,6 @@ from patchmi.networks import (
 from patchmi.target import Queries, WhiteBox
 from patchmi.types import Bytes, Images, Labels, Latents, Progress
 
-SNAPSHOT_COUNT = 20
-"""Images of each class in a snapshot."""
 DISTANCE_COUNT = 300
 """Pairs of public images of each class that are compared."""
 

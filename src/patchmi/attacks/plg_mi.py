@@ -28,10 +28,8 @@ from kornia import augmentation
 from torch import Tensor, nn
 
 from patchmi import losses, machine
-from patchmi.attacks.base import AbstractAttack
+from patchmi.attacks.base import OBSERVED_EVERY, SNAPSHOT_COUNT, SNAPSHOT_SHARES, AbstractAttack, descend
 from patchmi.attacks.identity import IdentityTerm, TargetsWord
-from patchmi.attacks.patch_mi import OBSERVED_EVERY, SNAPSHOT_SHARES
-from patchmi.attacks.patch_mi_game import SNAPSHOT_COUNT
 from patchmi.attacks.pseudo_labels import best_public
 from patchmi.networks import ConditionalResNetGenerator, ProjectionDiscriminator
 from patchmi.runs import Cache, Checkpoint
@@ -242,7 +240,7 @@ class _Run:
         if self.word and self.attack.alpha > 0:
             terms["attack"] = self.word.loss(self.gan_views.draw((fake + 1) / 2), labels)
             loss = loss + self.attack.alpha * terms["attack"]
-        _descend(self.generator_optimiser, loss)
+        descend(self.generator_optimiser, loss)
         self.discriminator.requires_grad_(True)
         return terms
 
@@ -253,7 +251,7 @@ class _Run:
         real, real_labels = self._draw_public(public)
         judged = self.discriminator(torch.cat([real, fake]), torch.cat([real_labels, fake_labels]))
         loss = losses.hinge_loss(real=judged[: len(real)], fake=judged[len(real) :])
-        _descend(self.discriminator_optimiser, loss)
+        descend(self.discriminator_optimiser, loss)
         return loss
 
     def search_step(self) -> dict[str, losses.Scalar]:
@@ -374,9 +372,3 @@ def _views(image_size: int, *, flips: bool, draw_count: int) -> Views:
         augmentation.RandomRotation(5.0, p=0.5),
     )
     return Views(transform, draw_count=draw_count, keeps_original=False)
-
-
-def _descend(optimiser: torch.optim.Optimizer, loss: losses.Scalar) -> None:
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()

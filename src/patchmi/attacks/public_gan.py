@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchmi import losses, machine
+from patchmi.attacks.base import descend
 from patchmi.networks import DcganDiscriminator, DcganGenerator, WganCritic, WganGenerator
 from patchmi.runs import Cache, Checkpoint
 from patchmi.types import Images, PatchLogits, Progress
@@ -261,10 +262,10 @@ def _dcgan_step(duel: _Duel, real: Images, *, precision: machine.Precision) -> N
             smoothing=SMOOTHING,
             reduction="mean_logit",
         )
-        _descend(duel.discriminator_optimiser, discriminator_loss)
+        descend(duel.discriminator_optimiser, discriminator_loss)
         duel.discriminator.requires_grad_(False)
         generator_loss = losses.generator_loss(one_patch(duel.discriminator(fake)), reduction="mean_logit")
-        _descend(duel.generator_optimiser, generator_loss)
+        descend(duel.generator_optimiser, generator_loss)
         duel.discriminator.requires_grad_(True)
 
 
@@ -277,21 +278,15 @@ def _wgan_step(duel: _Duel, real: Images, *, turns: bool, precision: machine.Pre
     # In float32: it is the distance of slopes from 1.
     shares = torch.rand(len(real)).to(machine.device())
     penalty = losses.gradient_penalty(duel.discriminator, real=real, fake=fake, shares=shares)
-    _descend(duel.discriminator_optimiser, critic_loss + PENALTY_WEIGHT * penalty)
+    descend(duel.discriminator_optimiser, critic_loss + PENALTY_WEIGHT * penalty)
     if turns:
         duel.discriminator.requires_grad_(False)
         with machine.mixed_precision(precision):
             scores = duel.discriminator(duel.draw(len(real)))
-        _descend(duel.generator_optimiser, losses.critic_prior_loss(scores))
+        descend(duel.generator_optimiser, losses.critic_prior_loss(scores))
         duel.discriminator.requires_grad_(True)
 
 
 def one_patch(log_odds: Float[Tensor, " n"]) -> PatchLogits:
     """A judgement of whole images as that of their only patch."""
     return log_odds[:, None, None, None]
-
-
-def _descend(optimiser: torch.optim.Optimizer, loss: losses.Scalar) -> None:
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()

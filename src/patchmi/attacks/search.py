@@ -9,13 +9,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from patchmi import machine
+from patchmi.attacks.base import OBSERVED_EVERY, SNAPSHOT_COUNT, SNAPSHOT_SHARES, merge_snapshots
 from patchmi.attacks.identity import IdentityTerm
-from patchmi.attacks.patch_mi import OBSERVED_EVERY, SNAPSHOT_SHARES
-from patchmi.attacks.patch_mi_game import SNAPSHOT_COUNT
 from patchmi.losses import Scalar
 from patchmi.runs import Checkpoint
 from patchmi.target import Queries, WhiteBox
-from patchmi.types import Bytes, Images, Labels, Observer, Progress, Reconstructions, Snapshot, unobserved
+from patchmi.types import Bytes, Images, Labels, Observer, Progress, Reconstructions, unobserved
 
 
 def refuse_public_terms(identity: IdentityTerm, *, attack: str) -> None:
@@ -126,7 +125,12 @@ def search_in_batches(
         answers.append({"images": _bytes(run.search.images()), "snapshots": run.snapshots})
     order = labels.argsort(stable=True)
     images = torch.cat([answer["images"] for answer in answers])[order].float() / 255
-    return Reconstructions(images, labels[order], torch.full_like(labels, seed), _merge_snapshots(answers))
+    return Reconstructions(
+        images,
+        labels[order],
+        torch.full_like(labels, seed),
+        merge_snapshots(answers),
+    )
 
 
 class _Run:
@@ -187,15 +191,3 @@ class _Run:
 def _bytes(images: Images) -> Bytes:
     """Images in [0, 1] at 8 bits a pixel, on the CPU."""
     return (images.detach() * 255).round().clamp(0, 255).byte().cpu()
-
-
-def _merge_snapshots(answers: list[dict[str, Any]]) -> tuple[Snapshot, ...]:
-    """Join the snapshots of all batches, taken at the same steps, in the order of the classes."""
-    merged = []
-    for together in zip(*(answer["snapshots"] for answer in answers), strict=True):
-        labels = torch.cat([one["labels"] for one in together])
-        order = labels.argsort(stable=True)
-        images = torch.cat([one["images"] for one in together])[order].float() / 255
-        seconds = sum(one["seconds"] for one in together)
-        merged.append(Snapshot(together[0]["step"], seconds, images, labels[order]))
-    return tuple(merged)

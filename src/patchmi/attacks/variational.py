@@ -32,10 +32,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmi import machine
-from patchmi.attacks.base import AbstractAttack
+from patchmi.attacks.base import (
+    OBSERVED_EVERY,
+    SNAPSHOT_COUNT,
+    SNAPSHOT_SHARES,
+    AbstractAttack,
+    merge_snapshots,
+)
 from patchmi.attacks.identity import IdentityTerm, TargetsWord
-from patchmi.attacks.patch_mi import OBSERVED_EVERY, SNAPSHOT_SHARES
-from patchmi.attacks.patch_mi_game import SNAPSHOT_COUNT
 from patchmi.attacks.pseudo_labels import best_public
 from patchmi.attacks.public_gan import GanTraining, PublicGan, public_gan, restored_gan
 from patchmi.losses import Scalar
@@ -192,7 +196,12 @@ class VariationalMI(AbstractAttack):
                 )
             answers.append({"images": mining.draw(count_per_class), "snapshots": mining.snapshots})
         images = torch.cat([answer["images"] for answer in answers])
-        return _answer(images, class_count=door.class_count, seed=seed, snapshots=_merge_snapshots(answers))
+        return _answer(
+            images,
+            class_count=door.class_count,
+            seed=seed,
+            snapshots=merge_snapshots(answers),
+        )
 
     def _wanted(
         self, public: Images, door: WhiteBox, progress: Progress
@@ -337,17 +346,4 @@ def _answer(
     labels: Labels = torch.arange(class_count).repeat_interleave(len(images) // class_count)
     return Reconstructions(
         images.float() / 255, labels, torch.full_like(labels, seed), snapshots, (GAN_NOTE,)
-    )
-
-
-def _merge_snapshots(answers: list[dict[str, Any]]) -> tuple[Snapshot, ...]:
-    """Join the snapshots of all classes, taken at the same steps."""
-    return tuple(
-        Snapshot(
-            step=together[0]["step"],
-            seconds=sum(one["seconds"] for one in together),
-            images=torch.cat([one["images"] for one in together]).float() / 255,
-            labels=torch.cat([one["labels"] for one in together]),
-        )
-        for together in zip(*(answer["snapshots"] for answer in answers), strict=True)
     )

@@ -23,7 +23,7 @@ from patchmi.suite.schedule import let_go, settle, start_worker
 Reference = Any
 """A `ray.ObjectRef`: to what a task will return."""
 _CONNECT_SECONDS = 10.0
-_LOOK_SECONDS = 5.0
+_LOOK_SECONDS = 2.0
 _SAVE_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 _GB = 1e9

@@ -43,15 +43,16 @@ class Job:
 
 
 def plan_jobs(suite: Suite) -> tuple[Job, ...]:
-    """Every cell of the suite, what others need before them."""
-    needs: dict[str, tuple[str, ...]] = {}
+    """Every cell, what others need before them; controls after runs, whose GANs they share."""
+    targets, runs, controls, rows = ({} for _ in range(4))
     for parts in suite.rows():
-        target, row = f"target/{parts[0]}", "/".join(parts)
-        runs = (*(f"attack/{row}/seed-{seed}" for seed in range(suite.seeds)), f"control/{row}")
-        judges = f"judges/{parts[0]}"
-        needs[target], needs[judges] = (), (target,)
-        needs |= dict.fromkeys(runs, (target,))
-        needs[f"row/{row}"] = (target, judges, *runs)
+        target, judges, row = f"target/{parts[0]}", f"judges/{parts[0]}", "/".join(parts)
+        own = tuple(f"attack/{row}/seed-{seed}" for seed in range(suite.seeds))
+        targets |= {target: (), judges: (target,)}
+        runs |= dict.fromkeys(own, (target,))
+        controls[f"control/{row}"] = (target,)
+        rows[f"row/{row}"] = (target, judges, *own, f"control/{row}")
+    needs: dict[str, tuple[str, ...]] = {**targets, **runs, **controls, **rows}
     return tuple(
         Job(name, needed, suite.memory_gb, suite.gpus, suite.threads) for name, needed in needs.items()
     )

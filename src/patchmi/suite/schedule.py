@@ -157,7 +157,8 @@ def run_locally(
         display.say(f"runs alone, as it asks for more than {bounds.memory_gb:.1f} GB: {names}")
     try:
         while waiting or running:
-            for job in list(waiting.values()):
+            # Rows first, once they can be: a page is worth more the sooner it says something.
+            for job in sorted(waiting.values(), key=lambda job: not job.name.startswith("row/")):
                 unfinished = {*waiting, *(one.job.name for one in running)}
                 if not unfinished & set(job.needs) and bounds.allow(job, [one.job for one in running]):
                     del waiting[job.name]
