@@ -9,7 +9,7 @@ demo: .venv/demo.stamp  ## audit a classifier of handwritten digits and say wher
 	$(BIN)/patchmi demo --out runs/demo --resume
 
 test: .venv/dev.stamp  ## all tests, with every tensor's shape checked
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: lint test docs  ## what a change must pass
 

@@ -24,6 +24,7 @@ from patchmi.suite.file import read_suite, save_suite
 from patchmi.suite.jobs import Job, cell_folder, failure_of, log_file, plan_jobs, read_json
 from patchmi.suite.schedule import Bounds, run_locally
 
+pytestmark = pytest.mark.xdist_group("cluster")  # one process, one cluster
 TARGET, ATTACK = "target/quarters", "attack/quarters/patch-mi/blobs/none/seed-0"
 BROKEN, UNBEGUN = "target/broken", "attack/broken/patch-mi/blobs/none/seed-0"
 MADE = "attack/seed-0.safetensors"
@@ -65,11 +66,12 @@ class Machines:
         self._cluster = Cluster(
             initialize_head=True, head_node_args={"num_cpus": 0, "num_gpus": 0} | self._size
         )
-        self._nodes = [self.add() for _ in range(count)]
         self.address = str(self._cluster.address)
+        for _ in range(count):
+            self.add()
 
-    def add(self) -> Any:
-        return self._cluster.add_node(num_cpus=1, num_gpus=1, memory=2 * 10**9, **self._size)
+    def add(self) -> None:
+        self._cluster.add_node(num_cpus=1, num_gpus=1, memory=2 * 10**9, **self._size)
 
     def kill_under(self, process: int) -> None:
         """Kill the machine of a cell's process: a worker of Ray started it, and a raylet the worker."""

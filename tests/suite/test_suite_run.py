@@ -29,6 +29,8 @@ from patchmi.suite.jobs import cell_folder, failure_of, is_done, read_json
 from patchmi.suite.schedule import Bounds, run_locally
 from patchmi.suite.tables import SuiteAttack, SuitePublic, SuiteTarget
 
+pytestmark = pytest.mark.xdist_group("suite")  # one process, one finished suite
+
 Write = Callable[[str], Path]
 KILLED = f"attack/{STRONG}/seed-0"
 MADE = "attack/seed-0.safetensors"
@@ -182,7 +184,7 @@ def test_a_killed_worker_is_a_failed_cell_that_the_next_run_mends(
     assert made.read_bytes() == (cell_folder(finished, KILLED) / MADE).read_bytes()
 
 
-def test_a_cell_that_raises_is_a_failed_row_and_no_more(finished: Path, tmp_path: Path) -> None:
+def test_a_cell_that_raises_is_a_failed_row_and_no_more(finished: Path, images: Path, tmp_path: Path) -> None:
     out = copied(finished, tmp_path / "out")
     suite = load_suite(out)
     suite = replace(
@@ -203,8 +205,10 @@ def test_a_cell_that_raises_is_a_failed_row_and_no_more(finished: Path, tmp_path
     states = {row["attack"]: row["state"] for row in rows.values() if row["public"] == "blobs"}
     assert states == {"weak": "done", "strong": "done"}
     lost = rows["quarters/lost/gone/none"]
-    assert (lost["state"], lost["error"]) == ("failed", f"not begun, because {name} failed: {reason}")
-    assert "no such source" in (out / "suite.html").read_text()
+    assert lost["state"] == "failed"
+    assert lost["error"].startswith(f"not begun, because {name} failed: data:gone.npz: no such source")
+    assert "data:gone.npz: no such source" in (out / "suite.html").read_text()
+    assert str(images) not in (out / "suite.html").read_text()
     with pytest.raises(SourceInvalid, match=re.escape("gone.npz")):
         run_job(out, suite, name)
 
@@ -217,6 +221,13 @@ def test_a_half_done_suite_can_be_reported(finished: Path, tmp_path: Path) -> No
     assert document["missing"] == 1
     assert document["rows"][0]["peak_memory_bytes"] > 1e8
     assert document["targets"][0]["judges"] == []
+
+
+def test_a_suite_of_which_nothing_is_done_can_be_reported(finished: Path, tmp_path: Path) -> None:
+    save_suite(tmp_path, load_suite(finished))
+    page = report_suite(tmp_path).read_text()
+    assert [row["state"] for row in read_document(tmp_path / "suite.json")["rows"]] == ["missing"] * 2
+    assert "Quarters" in page
 
 
 def test_seconds_in_which_several_cells_ran_count_once_and_pauses_never(

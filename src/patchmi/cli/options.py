@@ -266,7 +266,7 @@ class SuiteRun:
     memory: float | None = None
     """GB that all running cells together may need; else most of what is free."""
     cluster: str | None = None
-    """Address of a Ray cluster to run the cells on, as auto or ray://HOST:10001; --out must be shared."""
+    """HOST:PORT of a Ray cluster to run the cells on; all its machines must see --out."""
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,8 @@ def pack_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 
     """
     # A fresh contiguous copy on the CPU: safetensors refuses views and shared memory.
     copies = {name: torch.empty(t.shape, dtype=t.dtype).copy_(t.detach()) for name, t in tensors.items()}
-    data = safetensors.torch.save(copies, dict(metadata))
+    # None for no metadata: without tensors either, the library writes a header that is no JSON.
+    data = safetensors.torch.save(copies, dict(metadata) or None)
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:start])
     # The library keeps metadata in a hash map, whose order differs from run to run.

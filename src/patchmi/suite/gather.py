@@ -91,7 +91,12 @@ def _describe_row(folder: Path, suite: Suite, parts: tuple[str, str, str, str]) 
     }
     if not is_done(folder, suite, f"row/{name}"):
         error = failure_of(folder, f"row/{name}")
-        return described if error is None else described | {"state": "failed", "error": error}
+        if error is None:
+            return described
+        # The page is handed on: where this machine keeps things is nobody's business.
+        for place, name_of_it in ((folder, ""), (suite.origin.data, "data:"), (suite.origin.folder, "")):
+            error = error.replace(f"{place}/", name_of_it)
+        return described | {"state": "failed", "error": error}
     cell = cell_folder(folder, f"row/{name}")
     result = read_json(cell / "result.json")
     cells = [f"attack/{name}/seed-{seed}" for seed in range(suite.seeds)]

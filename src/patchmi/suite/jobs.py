@@ -18,8 +18,9 @@ DONE = "done.json"
 """Written last in a cell's folder: when it was done, how long it took, and on which host."""
 INPUTS = "inputs.json"
 """Digests of the model and the images that a cell works on."""
-LOCKED_SECONDS = 60.0
-"""How long a cell waits for the process that has its folder: one whose parent died saves its state first."""
+LOCKED_SECONDS = 180.0
+"""How long a cell waits for the process that has its folder: one whose parent died saves its state first, and
+network storage may keep a dead machine's lock for 90 seconds."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def open_cell(folder: Path, suite: Suite, name: str) -> RunFolder:
     Raises:
         ConfigChanged: The cell was begun with other settings. A row is then begun anew: it only counts what
             other cells hold.
-        RunLocked: Another process has had it for a minute.
+        RunLocked: Another process has had it for `LOCKED_SECONDS`.
     """
     cell, deadline = cell_folder(folder, name), time.monotonic() + LOCKED_SECONDS
     while True:
