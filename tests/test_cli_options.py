@@ -10,7 +10,18 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from patchmi.cli import main
-from patchmi.cli.options import Attack, Audit, Demo, Inspect, Make, Report, Score, Train
+from patchmi.cli.options import (
+    Attack,
+    Audit,
+    Demo,
+    Inspect,
+    Make,
+    Report,
+    Score,
+    SuiteReport,
+    SuiteRun,
+    Train,
+)
 
 COMMANDS = {
     "demo": Demo,
@@ -21,10 +32,13 @@ COMMANDS = {
     "report": Report,
     "data inspect": Inspect,
     "data make": Make,
+    "suite run": SuiteRun,
+    "suite report": SuiteReport,
 }
 READABLE = ["--target", "model.safetensors", "--architecture", "patchmi:mlp", "--image-shape", "1", "8", "8"]
 SCORED = ["pictures"]
 DRAWN = ["strokes", "--out", "drawn"]
+SUITE = ["suite.toml", "--out", "suite", "--data", "."]
 TRAINED = ["--private", "pictures", "--out", "trained.safetensors"]
 
 BAD = {
@@ -136,6 +150,15 @@ BAD = {
         "image_size": [*DRAWN, "--image-size", "-1"],
         "seed": [*DRAWN, "--seed", "x"],
     },
+    "suite run": {
+        "file": ["none.toml", "--out", "suite"],
+        "out": [*SUITE[:1], "--data", ".", "--out", "a-file"],
+        "data": [*SUITE[:3], "--data", "none"],
+        "jobs": [*SUITE, "--jobs", "0"],
+        "memory": [*SUITE, "--memory", "0"],
+        "cluster": [*SUITE, "--cluster", "nowhere"],
+    },
+    "suite report": {"out": ["none"]},
 }
 
 
@@ -153,6 +176,10 @@ def home(tmp_path, monkeypatch):
     tensors = {f"{name}.weight": random.normal(size=size).astype(np.float32) for name, size in sizes.items()}
     biases = {f"{name}.bias": np.zeros(size[0], np.float32) for name, size in sizes.items()}
     save_file({**tensors, **biases}, "model.safetensors")
+    Path("suite.toml").write_text(
+        'title = "One cell"\n[targets.t]\nprivate = "data:pictures"\nimage_shape = [1, 8, 8]\n'
+        'architecture = "mlp"\n[public.strokes]\nsource = "strokes"\n[attacks.a]\nattack = "general"\n'
+    )
     return tmp_path
 
 

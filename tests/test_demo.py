@@ -227,7 +227,17 @@ def reach_out(attempts: Path) -> None:
 
 def test_an_attack_is_called_with_no_private_image_and_no_judge():
     parameters = [*inspect.signature(AbstractAttack.__call__).parameters]
-    known = ["self", "door", "public", "count_per_class", "seed", "checkpoint", "progress", "observe"]
+    known = [
+        "self",
+        "door",
+        "public",
+        "count_per_class",
+        "seed",
+        "checkpoint",
+        "cache",
+        "progress",
+        "observe",
+    ]
     assert parameters == known
     for attack in ATTACKS.values():
         assert attack.__call__ is AbstractAttack.__call__

@@ -7,7 +7,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from patchmi.attacks import ATTACKS, PatchMI
+    from patchmi.attacks import (
+        ATTACKS,
+        DeepInversion,
+        GeneralMI,
+        GenerativeMI,
+        PatchMI,
+        PlgMI,
+        VariationalMI,
+        choose_attack,
+    )
     from patchmi.data import glyphs, leaves, strokes
     from patchmi.target import Target, WhiteBox
     from patchmi.types import Reconstructions
@@ -16,11 +25,17 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ATTACKS",
+    "DeepInversion",
+    "GeneralMI",
+    "GenerativeMI",
     "PatchMI",
+    "PlgMI",
     "Reconstructions",
     "Target",
+    "VariationalMI",
     "WhiteBox",
     "__version__",
+    "choose_attack",
     "glyphs",
     "leaves",
     "strokes",
@@ -28,7 +43,13 @@ __all__ = [
 
 _ROOMS = {
     "ATTACKS": "patchmi.attacks",
+    "DeepInversion": "patchmi.attacks",
+    "GeneralMI": "patchmi.attacks",
+    "GenerativeMI": "patchmi.attacks",
     "PatchMI": "patchmi.attacks",
+    "PlgMI": "patchmi.attacks",
+    "VariationalMI": "patchmi.attacks",
+    "choose_attack": "patchmi.attacks",
     "Reconstructions": "patchmi.types",
     "Target": "patchmi.target",
     "WhiteBox": "patchmi.target",

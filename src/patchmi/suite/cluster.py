@@ -49,13 +49,9 @@ def run_on_cluster(folder: Path, jobs: Sequence[Job], *, address: str, display: 
             job asks for: one line.
         KeyboardInterrupt: All workers have saved their states and ended, or a minute has passed.
     """
-    # Ray would ask a port where something else listens 20 times, for 40 seconds each.
-    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")
-    try:
-        import ray
-    except ImportError:
-        raise ValueError(f"--cluster {address}: needs Ray; pip install 'patchmi[cluster]'") from None
-    _check_answers(address)
+    check_cluster(address)
+    import ray
+
     # Ray speaks of lost machines on stdout, which is for results.
     with redirect_stdout(sys.stderr), terminate_as_interrupt():
         try:
@@ -71,6 +67,29 @@ def run_on_cluster(folder: Path, jobs: Sequence[Job], *, address: str, display: 
                 return _run(folder, jobs, display)
         finally:
             ray.shutdown()
+
+
+def check_cluster(address: str) -> None:
+    """Whether Ray is installed and something listens at the address: Ray itself would try for minutes.
+
+    Raises:
+        ValueError: It is not, or nothing does, or it is no address: one line.
+    """
+    # Ray would ask a port where something else listens 20 times, for 40 seconds each.
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")
+    try:
+        import ray  # noqa: F401
+    except ImportError:
+        raise ValueError(f"--cluster {address}: needs Ray; pip install 'patchmi[cluster]'") from None
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit() or int(port) > 65_535:
+        raise ValueError(f"--cluster {address}: give HOST:PORT, as `ray start --head` prints it")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ValueError(
+            f"--cluster {address}: nothing answers ({error}); `ray start --head` starts it"
+        ) from None
 
 
 def _run(folder: Path, jobs: Sequence[Job], display: Display) -> tuple[str, ...]:
@@ -175,23 +194,6 @@ def _stop(references: Sequence[Reference]) -> None:
         ray.cancel(reference)
     if references:
         ray.wait(list(references), num_returns=len(references), timeout=_SAVE_SECONDS)
-
-
-def _check_answers(address: str) -> None:
-    """Whether something listens at the address: Ray itself would try for minutes.
-
-    Raises:
-        ValueError: Nothing does, or it is no address.
-    """
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdigit() or int(port) > 65_535:
-        raise ValueError(f"--cluster {address}: give HOST:PORT, as `ray start --head` prints it")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-    except OSError as error:
-        raise ValueError(
-            f"--cluster {address}: nothing answers ({error}); `ray start --head` starts it"
-        ) from None
 
 
 def _missing_room(jobs: Iterable[Job], nodes: Sequence[dict[str, Any]]) -> str | None:

@@ -48,6 +48,10 @@ def run_suite(
     """
     suite = read_suite(file, small=small, data=data, command=command)
     bounds = local_bounds(threads=suite.threads, jobs=jobs, memory_gb=memory_gb)
+    if cluster is not None:
+        from patchmi.suite.cluster import check_cluster
+
+        check_cluster(cluster)  # before the folder is taken: a wrong address must leave nothing behind
     folder = Path(out).resolve()
     make_folder(folder)
     with open_run(folder / "scheduler", config={}, resume=True):
