@@ -47,6 +47,12 @@ def test_settings_reach_the_attack_and_the_others_keep_their_defaults():
     assert choose_attack("patch-mi", {"step_count": None}) == PatchMI()
 
 
+def test_a_setting_in_a_group_leaves_the_attack_s_own_defaults_of_the_group():
+    term = choose_attack("plg-mi", {"identity": {"student_count": 1}}).identity  # pyright: ignore[reportAttributeAccessIssue]
+    assert (term.loss, term.student_count) == ("max_margin", 1)
+    assert choose_attack("generative", {"identity": {"loss": "logit"}}).identity.student_count == 0  # pyright: ignore[reportAttributeAccessIssue]
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
@@ -60,6 +66,10 @@ def test_settings_reach_the_attack_and_the_others_keep_their_defaults():
         ("patch-mi", {"step_count": 0}, "step_count is 0: give 1 or more"),
         ("patch-mi", {"views": 1}, "views = 1 is not true or false"),
         ("patch-mi", {"recipe": "paper"}, "recipe = 'paper' is not one of default, paper-mnist"),
+        ("generative", {"identity": {"lost": 1}}, "attack generative: identity: no setting lost; is it loss"),
+        ("generative", {"identity": {"loss": "hinge"}}, "loss = 'hinge' is not one of cross_entropy"),
+        ("generative", {"identity": "logit"}, "identity = 'logit' is not a table"),
+        ("generative", {"gan": {"width": 0}}, "attack generative: gan: width is 0"),
         ("patch-mi", {"attack_weight": "much"}, "attack_weight = 'much' is not a number"),
     ],
 )  # fmt: skip

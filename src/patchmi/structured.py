@@ -3,7 +3,7 @@
 import difflib
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -44,11 +44,20 @@ def structured(
     for name, value in table.items():
         if not _fits(value, hints[name]):
             raise ValueError(f"{where}: {name} = {value!r} is not {describe_type(hints[name])}")
-        values[name] = _cast(value, hints[name], where=f"{where}: {name}", entry=entry)
+        filled = _filled(value, known[name])
+        values[name] = _cast(filled, hints[name], where=f"{where}: {name}", entry=entry)
     try:
         return kind(**values)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+
+
+def _filled(value: Any, field: Field[Any]) -> Any:
+    """A table for a field whose default is a dataclass, with that default's other values in it."""
+    default = field.default_factory() if field.default_factory is not MISSING else field.default
+    if not isinstance(value, Mapping) or not is_dataclass(default):
+        return value
+    return {**{one.name: getattr(default, one.name) for one in fields(default)}, **value}
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
