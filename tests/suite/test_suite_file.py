@@ -117,6 +117,10 @@ MISTAKES = {
     "judge_steps = 40": {"judge_steps = 0": "targets.quarters.judge_steps = 0"},
     "show_private = true": {"show_private = 1": "show_private = 1 is not true or false"},
     "[public.blobs]": {"[public.blobs]\ncount = 0": "public.blobs.count = 0"},
+    'source = "data:blobs.npz"': {
+        'source = "unused:halves"': "public.blobs.source: there is no 'halves' among targets: quarters",
+        'source = "unused:quarters"': "targets.quarters leaves no images unused; give it a private_count",
+    },
     'attack = "patch-mi"': {
         'attack = "patch-im"': "attacks.weak: attack patch-im: there is none of this name",
         'attack = "patch-mi"\nstepcount = 3': "attacks.weak: attack patch-mi: no setting stepcount",

@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from patchmi.attacks import ATTACKS
 from patchmi.attacks.general import GeneralMI
 from patchmi.audit import Private
+from patchmi.case import open_private
 from patchmi.runs import ConfigChanged, RunLocked, open_run
 from patchmi.suite import Suite, jobs, plan_jobs
+from patchmi.suite.images import open_attackers_images, private_files, share_out
 from patchmi.suite.jobs import (
     Job,
     cell_config,
@@ -27,8 +30,7 @@ from patchmi.suite.jobs import (
     record_failure,
     skip_dependants,
 )
-from patchmi.suite.tables import SuiteAttack, SuitePublic, SuiteTarget
-from patchmi.suite.targets import share_out
+from patchmi.suite.tables import Origin, SuiteAttack, SuitePublic, SuiteTarget
 
 ATTACK = "attack/digits/a/strokes/none/seed-1"
 
@@ -227,6 +229,47 @@ def test_private_images_are_shared_out_evenly_and_to_one_side_only(
         assert torch.equal(part.held_out_images, private.held_out_images)
     assert (disjoint is None) == (share == 0.0)
     assert share_out(private, target)[0].train_images.equal(kept.train_images)
+
+
+@pytest.mark.parametrize(("private_count", "count", "left"), [(60, 200, 111), (60, 12, 12), (168, 200, 3)])
+def test_unused_images_are_those_that_neither_target_nor_judges_have(
+    tmp_path: Path, private_count: int, count: int, left: int
+) -> None:
+    labels = np.arange(3).repeat(60)
+    pixels = np.arange(180, dtype=np.uint8).reshape(-1, 1, 1, 1) * np.ones((1, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "train.npz", images=pixels, labels=labels)
+    target = SuiteTarget(
+        "train.npz",
+        image_shape=(1, 8, 8),
+        private_count=private_count,
+        disjoint_share=0.2,
+        held_out_share=0.05,
+    )
+    suite = make_suite(
+        targets={"digits": target},
+        public={"own": SuitePublic("unused:digits", count=count)},
+        origin=Origin(str(tmp_path)),
+    )
+    private, _ = open_private(private_files(suite, target), image_shape=(1, 8, 8))
+    kept, disjoint = share_out(private, target)
+    assert disjoint is not None
+    public, _ = open_attackers_images(suite, "own", kept, image_shape=(1, 8, 8))
+    values = set(public.images.flatten(1)[:, 0].tolist())
+    assert len(values) == len(public.images) == left
+    assert not values & {pixel for part in (kept, disjoint) for pixel in part.train_images.flatten().tolist()}
+    assert public.description == f"{left} images of train.npz, none of them a training image"
+
+
+def test_a_target_that_takes_all_images_leaves_none_unused(tmp_path: Path) -> None:
+    pixels = np.arange(60, dtype=np.uint8).reshape(-1, 1, 1) * np.ones((8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "all.npz", images=pixels, labels=np.arange(3).repeat(20))
+    suite = make_suite(
+        targets={"digits": SuiteTarget("all.npz", private_count=600)},
+        public={"own": SuitePublic("unused:digits")},
+        origin=Origin(str(tmp_path)),
+    )
+    with pytest.raises(ValueError, match="private_count takes all"):
+        open_attackers_images(suite, "own", None, image_shape=(1, 8, 8))
 
 
 def test_too_few_images_of_a_class_are_refused() -> None:

@@ -9,7 +9,7 @@ from patchmi.case.judges import (
     train_reference,
 )
 from patchmi.case.pictures import in_order_of, open_pictures
-from patchmi.case.public import open_public
+from patchmi.case.public import open_public, public_notes
 from patchmi.case.subject import Case, open_case
 from patchmi.case.training import train_target
 
@@ -23,6 +23,7 @@ __all__ = [
     "open_pictures",
     "open_private",
     "open_public",
+    "public_notes",
     "reference_training",
     "train_judges",
     "train_reference",

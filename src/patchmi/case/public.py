@@ -26,6 +26,11 @@ def open_public(
         SourceInvalid: If they cannot be read.
     """
     public = load_public(source, image_shape=image_shape, count=count, max_bad_share=max_bad_share)
+    return public, public_notes(public, private)
+
+
+def public_notes(public: Source, private: Private | None) -> tuple[str, ...]:
+    """What was noticed in public images: what was adapted, and which are among the private ones."""
     notes = list(public.notes)
     if private is not None:
         shared = overlap(public=public.images, private=private.train_images)
@@ -34,4 +39,4 @@ def open_public(
                 f"{shared.exact_count:,} are private ones too and {shared.near_count:,} nearly so, which "
                 "inflates what the attack reaches"
             )
-    return public, tuple(f"Public images: {note}" for note in notes)
+    return tuple(f"Public images: {note}" for note in notes)

@@ -13,9 +13,10 @@ from patchmi.audit import Findings, Judge, Plan, audit, audit_inputs
 from patchmi.audit.document import describe_environment
 from patchmi.audit.scores import Arm
 from patchmi.audit.stages import RECONSTRUCTIONS, attack_target, draw_without_target, to_unit_range
-from patchmi.case import open_public, train_judges
+from patchmi.case import train_judges
 from patchmi.metrics import Estimate, cluster_interval, predict_logits, top_k_hits
 from patchmi.runs import RunFolder, atomic_path
+from patchmi.suite.images import open_attackers_images
 from patchmi.suite.jobs import DONE, INPUTS, cell_folder, open_cell, read_json
 from patchmi.suite.tables import Suite
 from patchmi.suite.targets import (
@@ -74,10 +75,7 @@ def _attack(run: RunFolder, folder: Path, suite: Suite, target_name: str, row: l
     """One run of an attack, or what it draws without its target."""
     attack, public_name, _, *seed = row
     target, digest = open_attacked(suite, folder, target_name)
-    chosen = suite.public[public_name]
-    public, _ = open_public(
-        suite.locate(chosen.source), None, image_shape=target.image_shape, count=chosen.count
-    )
+    public, _ = open_attackers_images(suite, public_name, None, image_shape=target.image_shape)
     run.pin_inputs(audit_inputs(digest, None, [], public))
     plan = Plan(
         suite.attacks[attack].made(),
@@ -99,10 +97,7 @@ def _count_row(run: RunFolder, folder: Path, suite: Suite, target_name: str, row
     target_cell = cell_folder(folder, f"target/{target_name}")
     subject = open_subject(suite, target_name, target_cell)
     case, private = subject.case, subject.private
-    chosen = suite.public[public_name]
-    public, notes = open_public(
-        suite.locate(chosen.source), private, image_shape=case.target.image_shape, count=chosen.count
-    )
+    public, notes = open_attackers_images(suite, public_name, private, image_shape=case.target.image_shape)
     plan = Plan(
         suite.attacks[attack].made(),
         public,

@@ -6,7 +6,7 @@ from typing import Any
 
 from patchmi.audit.scores import SCORES
 from patchmi.networks import ARCHITECTURES
-from patchmi.suite.tables import DATA, Curve, Published, Suite, SuiteAttack, SuiteTarget
+from patchmi.suite.tables import DATA, UNUSED, Curve, Published, Suite, SuiteAttack, SuiteTarget
 
 SHOWN_SCORES = (*SCORES, "disjoint_top1")
 """Scores that a page has a column for."""
@@ -27,6 +27,7 @@ def suite_faults(suite: Suite) -> Iterator[str]:
     for name, public in suite.public.items():
         yield from _small_numbers(public, f"public.{name}.", ("count",))
         yield from _unreachable(public.source, suite, f"public.{name}.source")
+        yield from _nothing_unused(public.source, suite, f"public.{name}.source")
     for name, attack in suite.attacks.items():
         yield from _attack_faults(attack, suite, f"attacks.{name}")
     for place, entry in enumerate(suite.published):
@@ -57,6 +58,16 @@ def _small_numbers(holder: Any, prefix: str, names: tuple[str, ...]) -> Iterator
 def _unreachable(source: str, suite: Suite, where: str) -> Iterator[str]:
     if source.startswith(DATA) and suite.origin.data is None:
         yield f"{where} = {source!r}: give --data FOLDER, or a `hub` beside it"
+
+
+def _nothing_unused(source: str, suite: Suite, where: str) -> Iterator[str]:
+    if not source.startswith(UNUSED):
+        return
+    name = source.removeprefix(UNUSED)
+    yield from _unknown((name,), suite.targets, where, "targets")
+    target = suite.targets.get(name)
+    if target is not None and (target.model is not None or target.private_count is None):
+        yield f"{where}: targets.{name} leaves no images unused; give it a private_count, and no model"
 
 
 def _target_faults(target: SuiteTarget, suite: Suite, where: str) -> Iterator[str]:

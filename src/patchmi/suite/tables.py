@@ -10,6 +10,8 @@ from patchmi.data import PROCEDURAL
 
 DATA = "data:"
 """Before the name of a folder below `--data`."""
+UNUSED = "unused:"
+"""Before the name of a target, for training images that its `private_count` left out."""
 _PREFIXES = ("hub:", "timm:")
 
 
@@ -56,7 +58,14 @@ class SuiteTarget:
 
 @dataclass(frozen=True)
 class SuitePublic:
-    """What an attacker has: a source as `--public` takes it or `data:NAME`, and how many images of it."""
+    """What an attacker has: a source, and how many images of it.
+
+    Args:
+        source: As `--public` takes it, `data:NAME`, or `unused:TARGET`: images of the target's own kind that
+            neither it nor any judge was trained on, without their labels.
+        hub: Taken instead of a `data:` source where no data folder is given.
+        count: At most so many.
+    """
 
     source: str
     hub: str | None = None

@@ -1,4 +1,4 @@
-"""A suite's targets: opened or trained on the spot, with the private images shared out, and their judges."""
+"""A suite's targets: opened or trained on the spot, and their judges."""
 
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import asdict, dataclass, replace
@@ -7,21 +7,19 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from patchmi.audit import Findings, Judge, Private, audit_inputs, fit_judge
 from patchmi.audit.controls import held_out_arm
-from patchmi.case import Case, PrivateFiles, judge_trainings, open_case, open_private, train_judges
-from patchmi.data import split_by_class
+from patchmi.case import Case, judge_trainings, open_case, open_private, train_judges
 from patchmi.machine import seeded
 from patchmi.metrics import cluster_interval, predict_logits, top_k_hits
 from patchmi.networks import ARCHITECTURES
 from patchmi.runs import RunFolder, open_run
+from patchmi.suite.images import private_files, share_out
 from patchmi.suite.jobs import cell_folder, read_json
 from patchmi.suite.tables import Suite, SuiteTarget
 from patchmi.target import Description, Target, TargetFile, Training, answers, train_classifier
-from patchmi.types import Labels
 
 ABOUT = "target.json"
 """What a target's cell says of it."""
@@ -87,9 +85,7 @@ def open_subject(suite: Suite, name: str, cell: Path, *, train_in: RunFolder | N
         ValueError: Model or images cannot be used, or there are too few.
     """
     target = suite.targets[name]
-    files = PrivateFiles(
-        suite.locate(target.private), held_out_share=target.held_out_share, may_be_shown=target.show_private
-    )
+    files = private_files(suite, target)
     case = None
     if target.model is not None:
         case = open_case(_file(suite, target, cell), files)
@@ -144,30 +140,6 @@ def disjoint_judge(run: RunFolder, target: SuiteTarget, disjoint: Private | None
     return replace(judge, name=f"disjoint {judge.name}")
 
 
-def share_out(private: Private, target: SuiteTarget) -> tuple[Private, Private | None]:
-    """The private images for target and judges, and those put aside for the disjoint judge.
-
-    Raises:
-        ValueError: A class is left with fewer training images than the measures need.
-    """
-    images, labels = private.train_images, private.train_labels
-    if target.private_count is not None:
-        chosen = _evenly(labels, target.private_count, class_count=len(private.class_names))
-        images, labels = images[chosen], labels[chosen]
-    disjoint = None
-    if target.disjoint_share:
-        parts = split_by_class(images, labels, held_out_share=target.disjoint_share, seed=1)
-        (images, labels), aside = parts
-        disjoint = replace(private, train_images=aside[0], train_labels=aside[1])
-    for part in (labels, *([] if disjoint is None else [disjoint.train_labels])):
-        if int(part.bincount(minlength=len(private.class_names)).min()) < 4:
-            raise ValueError(
-                f"{private.description}: private_count and disjoint_share leave fewer than 4 training images "
-                "of a class; give more"
-            )
-    return replace(private, train_images=images, train_labels=labels), disjoint
-
-
 def logged(steps: Iterable[int], description: str) -> Iterator[int]:
     """A progress that says now and then in the cell's log how far it is."""
     log = getLogger("patchmi")
@@ -219,13 +191,6 @@ def _file(suite: Suite, target: SuiteTarget, cell: Path) -> TargetFile:
 def _shape(target: SuiteTarget) -> tuple[int, int, int]:
     assert target.image_shape is not None
     return target.image_shape
-
-
-def _evenly(labels: Labels, count: int, *, class_count: int) -> Tensor:
-    """Places of at most `count` images, as many of each class, chosen at random once and for all."""
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    members = (order[labels[order] == label] for label in range(class_count))
-    return torch.cat([own[: count // class_count] for own in members]).sort().values
 
 
 def _describe(judge: Judge, private: Private) -> dict[str, Any]:
