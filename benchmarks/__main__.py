@@ -1,6 +1,6 @@
 """Run the benchmarks and write `benchmarks/results/NAME.json`.
 
-python -m benchmarks                         # demo, estimate, steps, race, baselines
+python -m benchmarks                         # demo, estimate, steps, prdc, race, baselines
 python -m benchmarks mnist --data ../shared/data/mnist
 """
 
@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 
-from benchmarks import baselines, demo, estimate, mnist, race, steps
+from benchmarks import baselines, demo, estimate, mnist, prdc, race, steps
 
 BENCHMARKS: dict[str, Callable[[Path | None], dict[str, Any]]] = {
     "demo": demo.measure,
     "estimate": estimate.measure,
     "steps": steps.measure,
+    "prdc": prdc.measure,
     "race": race.measure,
     "baselines": baselines.measure,
     "mnist": mnist.measure,

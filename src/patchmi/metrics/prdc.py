@@ -6,7 +6,7 @@ for generative models", ICML 2020, equations 3 and 4 (density, coverage), whose 
 same numbers where no distance ties.
 
 Differs from that package: a point *on* a ball's edge lies inside it, so that identical sets score 1.
-Distances are exact float64 differences, since the faster matrix-product form blurs ties.
+Distances are as if all were exact float64 differences, since a matrix product alone blurs ties.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from patchmi.metrics.balls import membership, squared_radii
 
 
 class PRDC(NamedTuple):
@@ -46,14 +48,24 @@ def prdc(
         ValueError: If a set has too few points.
     """
     _check_counts(real=real, fake=fake, neighbours=neighbours)
-    distances = _distances(real, fake)
-    in_real_ball = distances <= _radii(real, neighbours)[:, None]
-    in_fake_ball = distances <= _radii(fake, neighbours)[None, :]
+    real, fake = real.double(), fake.double()
+    ball_count, real_hits = 0, []
+    is_precise = torch.zeros(fake.shape[0], dtype=torch.bool, device=fake.device)
+    for in_real_ball, in_fake_ball in membership(
+        real,
+        fake,
+        squared_radii_of_centres=squared_radii(real, neighbours=neighbours),
+        squared_radii_of_others=squared_radii(fake, neighbours=neighbours),
+    ):
+        ball_count += int(in_real_ball.sum())
+        is_precise |= in_real_ball.any(dim=0)
+        real_hits.append(torch.stack([in_fake_ball.any(dim=1), in_real_ball.any(dim=1)]))
+    is_recalled, is_covered = torch.cat(real_hits, dim=1)
     return PRDC(
-        precision=_share(in_real_ball.any(dim=0)),
-        recall=_share(in_fake_ball.any(dim=1)),
-        density=float(in_real_ball.sum()) / (neighbours * fake.shape[0]),
-        coverage=_share(in_real_ball.any(dim=1)),
+        precision=_share(is_precise),
+        recall=_share(is_recalled),
+        density=ball_count / (neighbours * fake.shape[0]),
+        coverage=_share(is_covered),
     )
 
 
@@ -147,7 +159,7 @@ def _distances(
 
 def _radii(points: Float[Tensor, "count features"], neighbours: int) -> Float[Tensor, " count"]:
     """Distance of each point to its k-th nearest other; the point itself is the first of k + 1."""
-    return _distances(points, points).kthvalue(neighbours + 1, dim=1).values
+    return _distances(points, points).topk(neighbours + 1, dim=1, largest=False).values[:, -1]
 
 
 def _share(truths: Tensor) -> float:
