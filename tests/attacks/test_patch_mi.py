@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from patchmi.attacks import RECIPES, ClassPatchScale, PatchMI, PatchScale, Recipe
-from patchmi.attacks.base import SNAPSHOT_COUNT
+from patchmi.attacks.base import snapshot_count
 from patchmi.attacks.patch_mi_game import Game
 from patchmi.networks import ARCHITECTURES, CodeClassifier
 from patchmi.runs import open_run
@@ -261,7 +261,9 @@ def first_step(folder: Path, **changes: Any) -> dict[str, Any]:
     with open_run(folder, config={}, resume=False) as run, pytest.raises(KeyboardInterrupt):
         checkpoint = run.checkpoint("attack", every_seconds=0.0)
         answer(
-            PatchMI(thin("default", **changes), step_count=2), checkpoint=checkpoint, progress=stop_after_one
+            PatchMI(thin("default", diversity_share=3.0, **changes), step_count=2),
+            checkpoint=checkpoint,
+            progress=stop_after_one,
         )
     with open_run(folder, config={}, resume=True) as run:
         state = run.checkpoint("attack").load()
@@ -363,8 +365,8 @@ def test_snapshots_are_taken_at_the_documented_shares_and_at_the_end(step_count,
     made = answer(PatchMI(recipe, step_count=step_count))
     assert [snapshot.step for snapshot in made.snapshots] == steps
     for snapshot in made.snapshots:
-        assert snapshot.images.shape == (2 * SNAPSHOT_COUNT, 1, 16, 16)
-        assert snapshot.labels.tolist() == [0] * SNAPSHOT_COUNT + [1] * SNAPSHOT_COUNT
+        assert snapshot.images.shape == (2 * 20, 1, 16, 16)
+        assert snapshot.labels.tolist() == [0] * 20 + [1] * 20
     seconds = [snapshot.seconds for snapshot in made.snapshots]
     assert seconds == sorted(seconds)
     assert 0 < seconds[0] < seconds[-1]  # the public images were looked at before the first step
@@ -532,6 +534,25 @@ def test_a_class_shows_its_discriminator_the_public_images_that_the_target_gives
     assert game.draw_public(public, labels).mean(dim=(1, 2, 3)).tolist() == [-1, 1, 1, -1]
     assert set(game.draw_public(public).mean(dim=(1, 2, 3)).tolist()) == {-1, 1}
     assert len(game.draw_public(public)) == 64
+
+
+def test_a_class_draws_its_public_images_as_often_as_they_weigh():
+    """Five greys; what class 1 must not draw stands at both ends and in the middle."""
+    game = Game(thin("default"), WhiteBox(make_target()), [0, 1])
+    public = (torch.arange(5) / 4).reshape(-1, 1, 1, 1).expand(-1, 1, 16, 16)
+    game.public_weights = torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.0], [0.0, 0.7, 0.0, 0.3, 0.0]])
+    labels = torch.arange(2).repeat(10_000)
+    torch.manual_seed(0)
+    greys = (game.draw_public(public, labels).mean(dim=(1, 2, 3)) * 2 + 2).round().long()
+    for label in (0, 1):
+        shares = greys[labels == label].bincount(minlength=5) / 10_000
+        assert shares.tolist() == pytest.approx(game.public_weights[label].tolist(), abs=0.015)
+        assert shares[game.public_weights[label] == 0].sum() == 0
+
+
+@pytest.mark.parametrize(("class_count", "expected"), [(1, 20), (50, 20), (51, 19), (1000, 1), (2000, 1)])
+def test_a_snapshot_does_not_grow_without_bound(class_count: int, expected: int) -> None:
+    assert snapshot_count(class_count) == expected
 
 
 def test_two_images_of_a_class_differ_enough_at_a_share_of_what_two_public_ones_of_it_do():

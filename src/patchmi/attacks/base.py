@@ -15,10 +15,13 @@ from patchmi.types import Images, Observer, Progress, Reconstructions, Snapshot,
 
 SNAPSHOT_SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """Shares of the steps after which a snapshot is kept."""
-SNAPSHOT_COUNT = 20
-"""Images of each class in a snapshot."""
 OBSERVED_EVERY = 10
 """Steps from one report of the losses to the next."""
+
+
+def snapshot_count(class_count: int) -> int:
+    """Images of each class in a snapshot: 20, fewer where they would be more than 1,000 together."""
+    return min(20, max(1, 1000 // class_count))
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ from torch import Tensor
 from patchmi import losses, machine
 from patchmi.attacks.base import (
     OBSERVED_EVERY,
-    SNAPSHOT_COUNT,
     SNAPSHOT_SHARES,
     AbstractAttack,
     merge_snapshots,
+    snapshot_count,
 )
 from patchmi.attacks.identity import IdentityTerm, TargetsWord
 from patchmi.attacks.pseudo_labels import best_public
@@ -258,7 +258,7 @@ class _Hunt:
     ) -> None:
         self.search, self.gan, self.word = search, gan, word
         labels = torch.arange(word.door.class_count).repeat_interleave(count_per_class)
-        is_shown = torch.arange(len(labels)) % count_per_class < SNAPSHOT_COUNT
+        is_shown = torch.arange(len(labels)) % count_per_class < snapshot_count(word.door.class_count)
         self.labels, self.is_shown = labels.to(machine.device()), is_shown.to(machine.device())
         self.best_latents = torch.empty(0)
         self.best_sureness = torch.full((len(labels),), -math.inf, device=machine.device())

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from patchmi import losses, machine
-from patchmi.attacks.base import SNAPSHOT_COUNT
+from patchmi.attacks.base import snapshot_count
 from patchmi.attacks.patch_mi_recipes import ClassPatchScale, PatchScale, Recipe
 from patchmi.attacks.public_prior import Weights, public_weights
 from patchmi.attacks.students import Students
@@ -67,7 +67,7 @@ class Game:
         self.generator_optimiser = adam([*self.generator.parameters(), *self.code_classifier.parameters()])
         self.discriminator_optimiser = adam(self.discriminators.parameters())
         self.students = Students(recipe.students, width=recipe.student_width, learning_rate=2e-3, door=door)
-        self.snapshot_latents = self.draw_noise(SNAPSHOT_COUNT * len(classes))
+        self.snapshot_latents = self.draw_noise(snapshot_count(door.class_count) * len(classes))
         self.snapshots: list[dict[str, Any]] = []
         self.public_weights: Weights | None = None
         self.diversity_caps = torch.zeros(door.class_count, device=machine.device())
@@ -96,7 +96,12 @@ class Game:
     ) -> Float[Tensor, "batch channels height width"]:
         """Public images in [-1, 1]: one as each label's class draws them, or a batch of any."""
         if labels is not None and self.public_weights is not None:
-            index = torch.multinomial(self.public_weights[labels.cpu()], 1, replacement=True)[:, 0]
+            labels = labels.cpu()
+            index = torch.empty_like(labels)
+            # Label by label: for one image of each row, torch would draw a number for every public image.
+            for label in labels.unique():
+                own = labels == label
+                index[own] = torch.multinomial(self.public_weights[label], int(own.sum()), replacement=True)
         else:
             index = torch.randint(len(public), (self.recipe.batch_size if labels is None else len(labels),))
         return self.public_views(public[index.to(public.device)]) * 2 - 1
@@ -148,7 +153,7 @@ class Game:
 
     def keep_snapshot(self) -> None:
         """Keep what the generator draws now from the latents of all snapshots."""
-        labels = torch.tensor(self.classes).repeat_interleave(SNAPSHOT_COUNT)
+        labels = torch.tensor(self.classes).repeat_interleave(snapshot_count(self.door.class_count))
         images = self.sample(self.snapshot_latents, labels)
         self.snapshots.append(
             {"step": self.step, "seconds": self.seconds, "images": images, "labels": labels}

@@ -28,7 +28,7 @@ from kornia import augmentation
 from torch import Tensor, nn
 
 from patchmi import losses, machine
-from patchmi.attacks.base import OBSERVED_EVERY, SNAPSHOT_COUNT, SNAPSHOT_SHARES, AbstractAttack, descend
+from patchmi.attacks.base import OBSERVED_EVERY, SNAPSHOT_SHARES, AbstractAttack, descend, snapshot_count
 from patchmi.attacks.identity import IdentityTerm, TargetsWord
 from patchmi.attacks.pseudo_labels import best_public
 from patchmi.networks import ConditionalResNetGenerator, ProjectionDiscriminator
@@ -190,7 +190,8 @@ class _Run:
         latents = torch.randn(len(self.labels), self.generator.latent_size)
         self.latents = nn.Parameter(latents.to(machine.device()))
         self.latent_optimiser = torch.optim.Adam([self.latents], lr=0.1)
-        self.shown = (torch.arange(len(self.labels)) % count_per_class < SNAPSHOT_COUNT).nonzero()[:, 0]
+        places = torch.arange(len(self.labels)) % count_per_class
+        self.shown = (places < snapshot_count(door.class_count)).nonzero()[:, 0]
         self.chosen: Int[Tensor, "classes best"] | None = None
         self.last_step = attack.gan_step_count + attack.search_step_count
         stages = ((0, attack.gan_step_count), (attack.gan_step_count, attack.search_step_count))

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from patchmi import machine
-from patchmi.attacks.base import OBSERVED_EVERY, SNAPSHOT_COUNT, SNAPSHOT_SHARES, merge_snapshots
+from patchmi.attacks.base import OBSERVED_EVERY, SNAPSHOT_SHARES, merge_snapshots, snapshot_count
 from patchmi.attacks.identity import IdentityTerm
 from patchmi.losses import Scalar
 from patchmi.runs import Checkpoint
@@ -92,7 +92,8 @@ def search_in_batches(
     # By turns, so that batches, and the first few images of each class, are balanced.
     labels = torch.arange(door.class_count).repeat(budget.count_per_class)
     batches = labels.tensor_split(math.ceil(len(labels) / budget.batch_size))
-    shown_counts = torch.arange(len(labels)).lt(SNAPSHOT_COUNT * door.class_count).tensor_split(len(batches))
+    shown_count = snapshot_count(door.class_count) * door.class_count
+    shown_counts = torch.arange(len(labels)).lt(shown_count).tensor_split(len(batches))
     state = checkpoint.load() or {"batch": 0, "answers": []}
     answers: list[dict[str, Any]] = state["answers"]
     for number in range(state["batch"], len(batches)):

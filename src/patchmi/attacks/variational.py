@@ -34,10 +34,10 @@ from torch import Tensor
 from patchmi import machine
 from patchmi.attacks.base import (
     OBSERVED_EVERY,
-    SNAPSHOT_COUNT,
     SNAPSHOT_SHARES,
     AbstractAttack,
     merge_snapshots,
+    snapshot_count,
 )
 from patchmi.attacks.identity import IdentityTerm, TargetsWord
 from patchmi.attacks.pseudo_labels import best_public
@@ -272,9 +272,10 @@ class _Mining:
 
     def keep_snapshot(self) -> None:
         """Keep what the miner draws now from the noise of all snapshots."""
+        count = snapshot_count(self.word.door.class_count)
         with machine.seeded(self.snapshot_seed):
-            images = self.draw(SNAPSHOT_COUNT)
-        labels = torch.full((SNAPSHOT_COUNT,), self.label)
+            images = self.draw(count)
+        labels = torch.full((count,), self.label)
         self.snapshots.append(
             {"step": self.step, "seconds": self.seconds, "images": images, "labels": labels}
         )
