@@ -227,22 +227,29 @@ def test_both_reductions_run_and_differ():
 # The loop
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        thin("default", attack_weight=0.0, batch_norm_weight=0.0, public_weights=None),
-        thin("paper-cifar10", attack_weight=0.0, learning_rate=0.01),
-    ],
-    ids=lambda recipe: recipe.name,
-)
-def test_without_any_weight_on_its_word_the_target_might_as_well_be_absent(recipe):
-    control = PatchMI(recipe=RECIPES[recipe.name]).without_target()
-    assert not control.uses_target
+def test_without_any_weight_on_its_word_the_target_might_as_well_be_absent():
+    recipe = thin("default", attack_weight=0.0, batch_norm_weight=0.0, public_weights=None)
     weightless = answer(PatchMI(recipe, step_count=2))
-    full = thin(recipe.name, learning_rate=recipe.learning_rate)
+    full = thin("default")
     absent = answer(PatchMI(full, step_count=2).without_target())
     assert torch.equal(weightless.images, absent.images)
     assert not torch.equal(answer(PatchMI(full, step_count=2)).images, absent.images)
+
+
+def test_without_the_target_a_paper_recipe_trains_one_generator_for_all_classes():
+    recipe = thin("paper-cifar10", learning_rate=0.01)
+    loops: list[tuple[range, str]] = []
+
+    def progress(steps: Any, description: str) -> Any:
+        loops.append((steps, description))
+        return steps
+
+    control = PatchMI(recipe, step_count=2).without_target()
+    made = answer(control, progress=progress)
+    assert loops == [(range(2), "Patch-MI, seed 0, without the target")]
+    assert made.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert all(snapshot.labels.unique().tolist() == [0, 1] for snapshot in made.snapshots)
+    assert torch.equal(made.images, answer(control, make_target(name="vgg6")).images)
 
 
 def test_the_prior_alone_draws_as_bright_as_the_public_images_are():

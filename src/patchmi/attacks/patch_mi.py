@@ -132,7 +132,9 @@ class PatchMI(AbstractAttack):
             recipe = replace(recipe, batch_norm_weight=0.0)
             notes = ("The target has no batch norm: the attack ran without batch-norm matching.",)
         every_class = list(range(door.class_count))
-        groups = [every_class] if recipe.is_conditional else [[label] for label in every_class]
+        # Without the target one generator is as good as another for every class.
+        is_shared = recipe.is_conditional or not self.uses_target
+        groups = [every_class] if is_shared else [[label] for label in every_class]
         state = checkpoint.load() or {"group": 0, "answers": []}
         answers: list[dict[str, Any]] = state["answers"]
         public = public.to(machine.device())
