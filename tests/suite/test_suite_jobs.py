@@ -11,9 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchmi.attacks import ATTACKS
+from patchmi.attacks import ATTACKS, PatchMI
 from patchmi.attacks.general import GeneralMI
 from patchmi.audit import Private
+from patchmi.audit.document import describe
 from patchmi.case import open_private
 from patchmi.runs import ConfigChanged, RunLocked, open_run
 from patchmi.suite import Suite, jobs, plan_jobs
@@ -22,6 +23,7 @@ from patchmi.suite.jobs import (
     Job,
     cell_config,
     cell_folder,
+    control_of,
     failure_of,
     forget_failure,
     is_done,
@@ -65,18 +67,36 @@ def test_cells_are_counted_by_hand() -> None:
     assert all(job == Job(job.name, job.needs, memory_gb=1.5, gpus=0.5, threads=3) for job in planned)
     needs = {job.name: job.needs for job in planned}
     assert needs["target/letters"] == ()
-    assert needs[ATTACK] == needs["control/digits/b/glyphs/none"] == ("target/digits",)
+    suite = make_suite()
+    assert needs[ATTACK] == needs[control_of(suite, ("digits", "b", "glyphs", "none"))] == ("target/digits",)
     assert needs["judges/letters"] == ("target/letters",)
     assert set(needs["row/letters/a/glyphs/none"]) == {
         "target/letters",
         "judges/letters",
         "attack/letters/a/glyphs/none/seed-0",
         "attack/letters/a/glyphs/none/seed-1",
-        "control/letters/a/glyphs/none",
+        control_of(suite, ("letters", "a", "glyphs", "none")),
     }
     assert "row/digits/b/strokes/none" not in needs
     for place, job in enumerate(planned):
         assert set(job.needs) <= set(names[:place]), "what a cell needs stands before it"
+
+
+def test_attacks_that_differ_in_the_target_s_word_share_a_control() -> None:
+    settings = {
+        "plain": {},
+        "loud": {"attack_weight": 9},
+        "alone": {"students": False},
+        "short": {"step_count": 2},
+    }
+    suite = make_suite(attacks={name: SuiteAttack("patch-mi", changes) for name, changes in settings.items()})
+    plain, loud, alone, short = (control_of(suite, ("digits", name, "strokes", "none")) for name in settings)
+    assert plain == loud == alone != short
+    assert control_of(suite, ("digits", "plain", "glyphs", "none")) != plain
+    names = [job.name for job in plan_jobs(suite)]
+    assert sum(name.startswith("control/") for name in names) == 2 * 2 * 2  # targets, public sets, lengths
+    assert cell_config(suite, plain)["attack"] == {"name": "PatchMI", **describe(PatchMI().without_target())}
+    assert cell_config(suite, short)["attack"]["step_count"] == 2
 
 
 def test_an_attack_without_public_images_is_run_once_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +135,9 @@ def test_a_cell_does_not_mind_what_changes_nothing_in_it() -> None:
         name: replace(target, show_private=True, hub="hub:other/it") for name, target in suite.targets.items()
     }
     other = replace(suite, seeds=9, memory_gb=9.0, gpus=0.0, checkpoint_seconds=0.0, title="", targets=shown)
-    for name in (ATTACK, "target/digits", "control/digits/a/strokes/none"):
+    control = control_of(suite, ("digits", "a", "strokes", "none"))
+    assert control == control_of(other, ("digits", "a", "strokes", "none"))
+    for name in (ATTACK, "target/digits", control):
         assert cell_config(other, name) == cell_config(suite, name)
     assert cell_config(other, "row/digits/a/strokes/none") != cell_config(suite, "row/digits/a/strokes/none")
 

@@ -25,7 +25,7 @@ from patchmi.runs import RunLocked, open_run
 from patchmi.suite import load_suite, plan_jobs, report_suite, run_job, run_suite
 from patchmi.suite.display import Display
 from patchmi.suite.file import save_suite
-from patchmi.suite.jobs import cell_folder, failure_of, is_done, read_json
+from patchmi.suite.jobs import cell_folder, control_of, failure_of, is_done, read_json
 from patchmi.suite.schedule import Bounds, run_locally
 from patchmi.suite.tables import SuiteAttack, SuitePublic, SuiteTarget
 
@@ -112,7 +112,13 @@ def test_an_added_attack_is_all_that_is_run(finished: Path, first_done: dict[str
     now = {str(path.relative_to(finished)): path.read_bytes() for path in finished.rglob("done.json")}
     assert first_done.items() < now.items()
     added = {name for name in now if name not in first_done}
-    assert added == {name.replace("weak", "strong") for name in first_done if "weak" in name}
+    suite = load_suite(finished)
+    controls = [f"cells/{control_of(suite, tuple(row.split('/')))}/done.json" for row in (WEAK, STRONG)]
+    assert controls[0] in first_done
+    assert added == {
+        controls[1],
+        *(name.replace("weak", "strong") for name in first_done if "weak" in name),
+    }
 
 
 def test_a_log_says_what_was_done_and_when(finished: Path) -> None:
@@ -162,7 +168,7 @@ def test_killed_with_its_parent_and_run_again_by_one_job_a_suite_makes_the_same_
 def test_a_killed_worker_is_a_failed_cell_that_the_next_run_mends(
     finished: Path, tmp_path: Path, images: Path, write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    control = f"control/{WEAK}"
+    control = control_of(load_suite(finished), tuple(WEAK.split("/")))
     out = copied(finished, tmp_path / "out", KILLED, control, f"row/{STRONG}")
     file = write(OFTEN_SAVED + SUITE + ADDED)
     killer = threading.Thread(target=lambda: os.kill(wait_for_checkpoint(out), signal.SIGKILL))
@@ -280,10 +286,9 @@ def test_a_finished_model_is_a_target_too(finished: Path, tmp_path: Path) -> Non
     run_job(tmp_path, suite, "judges/theirs")
     judged = read_json(cell_folder(tmp_path, "judges/theirs") / "judges.json")
     assert (judged["disjoint_judge"], len(judged["judges"])) == (None, 3)
-    run_job(tmp_path, suite, "control/theirs/weak/blobs/none")
-    assert (
-        cell_folder(tmp_path, "control/theirs/weak/blobs/none") / "controls/untrained.safetensors"
-    ).is_file()
+    control = control_of(suite, ("theirs", "weak", "blobs", "none"))
+    run_job(tmp_path, suite, control)
+    assert (cell_folder(tmp_path, control) / "controls/untrained.safetensors").is_file()
 
 
 def test_one_suite_at_a_time_runs_in_a_folder(tmp_path: Path, images: Path, write: Write) -> None:

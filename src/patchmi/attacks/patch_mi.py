@@ -105,8 +105,16 @@ class PatchMI(AbstractAttack):
         )
 
     def without_target(self) -> "PatchMI":
-        """The patch prior alone."""
-        return replace(self, uses_target=False)
+        """The patch prior alone; settings of the target's word, which then say nothing, are as by default."""
+        return replace(
+            self,
+            uses_target=False,
+            attack_weight=None,
+            batch_norm=True,
+            weights=True,
+            selection=True,
+            students=True,
+        )
 
     def step_counts(self, public_count: int, image_size: int) -> dict[str, int]:
         """The steps of a generator."""

@@ -17,7 +17,7 @@ from patchmi.case import train_judges
 from patchmi.metrics import Estimate, cluster_interval, predict_logits, top_k_hits
 from patchmi.runs import RunFolder, atomic_path
 from patchmi.suite.images import open_attackers_images
-from patchmi.suite.jobs import DONE, INPUTS, cell_folder, open_cell, read_json
+from patchmi.suite.jobs import DONE, INPUTS, attack_of, cell_folder, control_of, open_cell, read_json
 from patchmi.suite.tables import Suite
 from patchmi.suite.targets import (
     disjoint_judge,
@@ -59,7 +59,7 @@ def run_job(folder: Path, suite: Suite, name: str) -> None:
         elif kind == "row":
             _count_row(run, folder, suite, target, row)
         else:
-            _attack(run, folder, suite, target, row)
+            _attack(run, folder, suite, name)
         seconds = time.monotonic() - started
         done = {
             "began": began,
@@ -71,14 +71,14 @@ def run_job(folder: Path, suite: Suite, name: str) -> None:
         run.write_json(DONE, done)
 
 
-def _attack(run: RunFolder, folder: Path, suite: Suite, target_name: str, row: list[str]) -> None:
+def _attack(run: RunFolder, folder: Path, suite: Suite, name: str) -> None:
     """One run of an attack, or what it draws without its target."""
-    attack, public_name, _, *seed = row
+    _, target_name, _, public_name, _, *seed = name.split("/")
     target, digest = open_attacked(suite, folder, target_name)
     public, _ = open_attackers_images(suite, public_name, None, image_shape=target.image_shape)
     run.pin_inputs(audit_inputs(digest, None, [], public))
     plan = Plan(
-        suite.attacks[attack].made(),
+        attack_of(suite, name),
         public,
         seeds=(run.config["seed"],),
         count_per_class=suite.count_per_class,
@@ -108,10 +108,10 @@ def _count_row(run: RunFolder, folder: Path, suite: Suite, target_name: str, row
     judges = cell_folder(folder, f"judges/{target_name}")
     _take(run, judges, "**/judges/*.safetensors", audit_inputs(None, private, [], None))
     inputs = audit_inputs(case.target_digest, None, [], public)
-    cell = "/".join((target_name, attack, public_name, defence))
+    parts = target_name, attack, public_name, defence
     for seed in plan.seeds:
-        _take(run, cell_folder(folder, f"attack/{cell}/seed-{seed}"), "attack/*", inputs)
-    _take(run, cell_folder(folder, f"control/{cell}"), "controls/*", inputs)
+        _take(run, cell_folder(folder, f"attack/{'/'.join(parts)}/seed-{seed}"), "attack/*", inputs)
+    _take(run, cell_folder(folder, control_of(suite, parts)), "controls/*", inputs)
     audit(
         run,
         target=case.target,

@@ -1,5 +1,6 @@
 """The cells of a suite: what there is to do, what each needs, and what has become of it."""
 
+import hashlib
 import json
 import shutil
 import socket
@@ -10,9 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from patchmi.attacks import AbstractAttack
 from patchmi.audit.document import describe
 from patchmi.runs import ConfigChanged, RunError, RunFolder, RunLocked, atomic_write, open_run
-from patchmi.suite.tables import Suite
+from patchmi.suite.tables import Suite, SuiteAttack
 
 DONE = "done.json"
 """Written last in a cell's folder: when it was done, how long it took, and on which host."""
@@ -28,8 +30,8 @@ class Job:
     """One cell: a target, its judges, a run of an attack, its control, or a row of the table.
 
     Args:
-        name: `target/T`, `judges/T`, `attack/ROW/seed-N`, `control/ROW` or `row/ROW`; ROW is
-            T/ATTACK/PUBLIC/DEFENCE.
+        name: `target/T`, `judges/T`, `attack/ROW/seed-N`, `row/ROW`, where ROW is T/ATTACK/PUBLIC/DEFENCE, or
+            a control as `control_of` names it.
         needs: Names of the jobs that must be done before.
         memory_gb: What it may need.
         gpus: Likewise, shares of one allowed.
@@ -51,12 +53,35 @@ def plan_jobs(suite: Suite) -> tuple[Job, ...]:
         own = tuple(f"attack/{row}/seed-{seed}" for seed in range(suite.seeds))
         targets |= {target: (), judges: (target,)}
         runs |= dict.fromkeys(own, (target,))
-        controls[f"control/{row}"] = (target,)
-        rows[f"row/{row}"] = (target, judges, *own, f"control/{row}")
+        control = control_of(suite, parts)
+        controls[control] = (target,)
+        rows[f"row/{row}"] = (target, judges, *own, control)
     needs: dict[str, tuple[str, ...]] = {**targets, **runs, **controls, **rows}
     return tuple(
         Job(name, needed, suite.memory_gb, suite.gpus, suite.threads) for name, needed in needs.items()
     )
+
+
+def control_of(suite: Suite, row: tuple[str, ...]) -> str:
+    """A row's control, `control/T/KIND-DIGEST/PUBLIC/DEFENCE`.
+
+    Attacks that draw alike without the target have one digest, and share it.
+    """
+    target, attack, public, defence = row
+    return f"control/{target}/{_control_id(suite.attacks[attack])}/{public}/{defence}"
+
+
+def attack_of(suite: Suite, name: str) -> AbstractAttack:
+    """The attack of a cell `attack/…`, `control/…` or `row/…`; of a control, without the target's word."""
+    kind, _, attack, *_ = name.split("/")
+    if kind != "control":
+        return suite.attacks[attack].made()
+    return next(one.made().without_target() for one in suite.attacks.values() if _control_id(one) == attack)
+
+
+def _control_id(attack: SuiteAttack) -> str:
+    described = json.dumps(describe(attack.made().without_target()), sort_keys=True)
+    return f"{attack.attack}-{hashlib.sha256(described.encode()).hexdigest()[:8]}"
 
 
 def cell_folder(folder: Path, name: str) -> Path:
@@ -77,8 +102,8 @@ def cell_config(suite: Suite, name: str) -> dict[str, Any]:
         del config["target"][no_part]
     if kind in ("target", "judges"):
         return config
-    attack, public, _, *seed = rest
-    made = suite.attacks[attack].made()
+    _, public, _, *seed = rest
+    made = attack_of(suite, name)
     config |= {
         "attack": {"name": type(made).__name__, **describe(made)},
         "public": {"source": suite.public[public].source, "count": suite.public[public].count},
