@@ -96,6 +96,27 @@ def test_more_attacks_than_colours_still_differ_and_long_names_do_not_merge(suit
     assert len(set(looks)) == 13
 
 
+def test_attacks_of_one_colour_with_several_public_sets_differ_too(suite):
+    row = suite["rows"][0]
+    publics = ("devanagari", "omniglot", "strokes", "glyphs", "digits")
+    suite["rows"] = [
+        {**row, "id": f"{attack}{public}", "attack": f"attack {attack}", "public": public}
+        for attack in range(9)
+        for public in publics[: 5 if attack in (2, 8) else 1]
+    ]
+    svg = suite_figures.coverage_over_success(suite, "mnist", name="a")
+    legend = svg[svg.index("legend_1") :]
+    looks = re.findall(r'<use [^>]*href="#([^"]+)"[^>]*style="[^"]*fill: (#\w{6})', legend)
+    assert len(looks) == len(set(looks)) == 17
+
+
+def test_published_lines_without_the_number_are_left_out(suite):
+    before = texts(suite_figures.success_of_rows(suite, "mnist", name="a")).count("published")
+    del suite["published"][0]["scores"]["judge_top1"]
+    words = texts(suite_figures.success_of_rows(suite, "mnist", name="a"))
+    assert words.count("published") == before - 1
+
+
 def test_a_curve_is_drawn_by_setting_and_says_what_is_missing(suite):
     suite["curves"][0]["points"].reverse()
     suite["rows"][-1].update(state="failed", error="killed")

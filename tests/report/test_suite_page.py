@@ -321,6 +321,8 @@ def test_a_suite_of_which_nothing_is_done_has_a_page_that_says_so(suite):
 
 def test_a_small_suite_is_said_to_be_small_and_a_whole_one_is_not(suite):
     assert "Small form. ResNet-10 of width 16" in Page(render_suite(suite)).text
+    suite["small_note"] = "One seed."
+    assert "Small form. One seed. These are not" in Page(render_suite(suite)).text
     suite["small_note"] = None
     assert "Small form" not in render_suite(suite)
 

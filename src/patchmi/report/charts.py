@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 
 INK, MUTED, RULE = "#1c2430", "#566170", "#d5dae1"
 SERIES = ("#1d5a96", "#a8481c", "#2b7350", "#7a4a93", "#6b6413", "#9c2f5b")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 _WIDTH_INCHES = 372 / 72
 
 _STYLE: dict[Any, Any] = {

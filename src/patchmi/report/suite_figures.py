@@ -55,7 +55,11 @@ def success_of_rows(document: Document, target: str, *, name: str) -> str:
     Returns:
         An `<svg>` element; empty where no row was judged.
     """
-    lines = lines_of(document, target)
+    lines = [
+        line
+        for line in lines_of(document, target)
+        if line.kind == "rows" or value_at(document, line, "judge_top1") is not None
+    ]
     values = [value_at(document, line, "judge_top1") for line in lines]
     if not any(isinstance(value, dict) for value in values):
         return ""
