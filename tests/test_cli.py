@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import patchmi
 from patchmi.cli import main
 from patchmi.cli.options import Demo
 from patchmi.data import leaves, strokes
@@ -62,6 +63,11 @@ def test_help_does_not_import_torch():
     assert done.stderr == "loaded: []\n"
     for command in ("demo", "audit", "attack", "score", "train", "report", "data"):
         assert f"Example: patchmi {command} " in done.stdout
+
+
+def test_it_tells_its_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"patchmi {patchmi.__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", ["audit --help", "data inspect strokes"])

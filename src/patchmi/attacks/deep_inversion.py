@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmi import losses, machine
-from patchmi.attacks.base import AbstractAttack
+from patchmi.attacks.base import AbstractAttack, descend
 from patchmi.attacks.identity import IdentityTerm
 from patchmi.attacks.search import Budget, refuse_public_terms, search_in_batches
 from patchmi.runs import Cache, Checkpoint
@@ -139,9 +139,7 @@ class _Search:
             is_better = loss < self.best_loss
             self.best_pixels = torch.where(is_better, self.pixels, self.best_pixels)
             self.best_loss = torch.where(is_better, loss, self.best_loss)
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
+        descend(self.optimiser, loss)
         self._clip()
         return terms
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmi import losses, machine
-from patchmi.attacks.base import AbstractAttack
+from patchmi.attacks.base import AbstractAttack, descend
 from patchmi.attacks.identity import IdentityTerm, TargetsWord
 from patchmi.attacks.search import Budget, refuse_public_terms, search_in_batches
 from patchmi.runs import Cache, Checkpoint
@@ -109,9 +109,7 @@ class _Search:
         self.optimiser.param_groups[0]["lr"] = self.attack.learning_rate * fall
         with machine.mixed_precision(self.attack.precision):
             loss = self.word.loss(self.images(), self.labels)
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
+        descend(self.optimiser, loss)
         return {"attack": loss}
 
     def images(self) -> Images:

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchmi.attacks.base import descend
 from patchmi.losses import Moments, batch_norm_loss
 from patchmi.target import WhiteBox
 from patchmi.types import Images, Progress
@@ -106,9 +107,7 @@ def tilt(
             loss = loss + CLASS_BALANCE * _divergence_from_uniform(weights @ probabilities)
             if layers:
                 loss = loss + batch_norm_loss([_mixture(layer, weights) for layer in layers])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            descend(optimiser, loss)
     return logits.softmax(dim=0).detach()
 
 

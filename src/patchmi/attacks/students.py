@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from patchmi import losses, machine
+from patchmi.attacks.base import descend
 from patchmi.networks import ARCHITECTURES
 from patchmi.target import WhiteBox
 from patchmi.types import Images, Labels
@@ -57,9 +58,7 @@ class Students:
         loss = torch.stack(
             [F.cross_entropy(student(images).float(), answers) for student in self.networks]
         ).sum()
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
+        descend(self.optimiser, loss)
         self.networks.eval().requires_grad_(False)
 
     def identity_loss(self, views: Images, labels: Labels) -> losses.Scalar:

@@ -36,6 +36,7 @@ from patchmi.attacks.base import (
     OBSERVED_EVERY,
     SNAPSHOT_SHARES,
     AbstractAttack,
+    descend,
     merge_snapshots,
     snapshot_count,
 )
@@ -256,9 +257,7 @@ class _Mining:
         with machine.mixed_precision(self.attack.precision):
             attack = self.word.loss((self.gan.generator(latents) + 1) / 2, labels)
         divergence = divergence_from_prior(latents, log_densities)
-        self.optimiser.zero_grad()
-        (attack + self.attack.kl_weight * divergence).backward()
-        self.optimiser.step()
+        descend(self.optimiser, attack + self.attack.kl_weight * divergence)
         return {"attack": attack, "divergence": divergence}
 
     @torch.no_grad()

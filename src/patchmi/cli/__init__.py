@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from contextlib import redirect_stderr
+from importlib.metadata import version
 from io import StringIO
 from itertools import takewhile
 from pathlib import Path
@@ -35,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
+    if arguments == ["--version"]:
+        print(f"patchmi {version('patchmi')}")  # noqa: T201 - what was asked for
+        return 0
     try:
         options = _parse(arguments)
     except ValueError as error:
@@ -71,7 +75,8 @@ def _parse(arguments: list[str]) -> Options:
             return tyro.cli(
                 Options,  # pyright: ignore[reportArgumentType] - a union of dataclasses
                 prog="patchmi",
-                description="How much does an image classifier give away about what it was trained on?",
+                description="How much does an image classifier give away about what it was trained on? "
+                "`patchmi --version` tells the version.",
                 args=arguments,
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
                 **_defaults(arguments),
