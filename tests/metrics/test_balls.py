@@ -28,14 +28,16 @@ def whole_distances(first: torch.Tensor, second: torch.Tensor) -> np.ndarray:
     neighbours=st.integers(1, 3),
     block=st.integers(1, 50),
     pair_count=st.integers(1, 50),
+    group_size=st.integers(1, 9),
     seed=st.integers(0, 999),
 )
 def test_radii_and_membership_are_those_of_whole_numbers(
-    counts, dimension, side, offset, neighbours, block, pair_count, seed
+    counts, dimension, side, offset, neighbours, block, pair_count, group_size, seed
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(balls, "BLOCK_SIZE", block)
         patch.setattr(balls, "_PAIR_COUNT", pair_count)
+        patch.setattr(balls, "_GROUP_SIZE", group_size)
         first, second = (
             grid_points(count, dimension=dimension, side=side, offset=offset, seed=seed + number)
             for number, count in enumerate(counts)

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from patchmi.networks import CodeGenerator, ConditionalGenerator
+from patchmi.networks.generator import Doubling, DoublingConvolution
 
 
 def parameter_count(network: nn.Module) -> int:
@@ -144,3 +145,19 @@ def test_the_conditional_generator_leaves_no_checkerboard_of_its_own() -> None:
         network.project.bias.copy_(torch.ones_like(network.project.bias))
         middle = network(latents(1), torch.tensor([0]))[0, 0, 28:36, 28:36]
     assert float(middle.std()) < 1e-5
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 4), (8, 8)])
+def test_doubling_and_convolving_at_once_is_doubling_and_then_convolving(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    at_once = DoublingConvolution(5, 3).double()
+    one_after_the_other = nn.Sequential(Doubling(), nn.Conv2d(5, 3, 3, padding=1).double())
+    one_after_the_other[1].load_state_dict(at_once.state_dict())
+    maps = torch.randn(2, 5, height, width, dtype=torch.float64)
+    found, gradients = [], []
+    for network in (at_once, one_after_the_other):
+        here = maps.clone().requires_grad_()
+        found.append(network(here))
+        gradients.append(torch.autograd.grad(found[-1].square().sum(), [here, *network.parameters()]))
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(gradients[0], gradients[1])

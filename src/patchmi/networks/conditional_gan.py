@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from patchmi.networks.generator import Doubling
+from patchmi.networks.generator import Doubling, DoublingConvolution
 from patchmi.types import Images, Labels, Latents
 
 
@@ -58,7 +58,7 @@ class GrowingBlock(nn.Module):
         super().__init__()
         self.enlarge = Doubling()
         self.first_norm = ConditionalBatchNorm(class_count=class_count, channel_count=before)
-        self.first = nn.Conv2d(before, after, 3, padding=1)
+        self.first = DoublingConvolution(before, after)
         self.second_norm = ConditionalBatchNorm(class_count=class_count, channel_count=after)
         self.second = nn.Conv2d(after, after, 3, padding=1)
         self.shortcut = nn.Conv2d(before, after, 1)
@@ -66,7 +66,7 @@ class GrowingBlock(nn.Module):
     def forward(
         self, maps: Float[Tensor, "n before height width"], labels: Labels
     ) -> Float[Tensor, "n after 2*height 2*width"]:
-        residual = self.first(self.enlarge(F.relu(self.first_norm(maps, labels))))
+        residual = self.first(F.relu(self.first_norm(maps, labels)))
         residual = self.second(F.relu(self.second_norm(residual, labels)))
         return self.enlarge(self.shortcut(maps)) + residual
 

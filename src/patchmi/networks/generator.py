@@ -23,6 +23,22 @@ class Doubling(nn.Module):
         return doubled.permute(0, 3, 1, 2)
 
 
+class DoublingConvolution(nn.Conv2d):
+    """`Doubling` and a 3×3 convolution in one pass, with four ninths of the products.
+
+    To double is to convolve, transposed, with ones; so both together are one transposed convolution, whose
+    4×4 kernel sums each 2×2 square of the 3×3 one.
+    """
+
+    def __init__(self, before: int, after: int, *, bias: bool = True) -> None:
+        super().__init__(before, after, 3, padding=1, bias=bias)
+
+    def forward(self, maps: Float[Tensor, "n before h w"]) -> Float[Tensor, "n after 2*h 2*w"]:
+        kernel = F.pad(self.weight.flip(2, 3).transpose(0, 1), (1, 1, 1, 1))
+        squares = F.avg_pool2d(kernel, 2, stride=1, divisor_override=1)
+        return F.conv_transpose2d(maps, squares, self.bias, stride=2, padding=1)
+
+
 class ConditionalGenerator(nn.Module):
     """One generator for all classes: the default recipe's.
 
@@ -59,8 +75,7 @@ class ConditionalGenerator(nn.Module):
         self.normalise = nn.BatchNorm2d(channels[0])
         self.stages = nn.ModuleList(
             nn.Sequential(
-                Doubling(),
-                nn.Conv2d(before, after, 3, padding=1, bias=False),
+                DoublingConvolution(before, after, bias=False),
                 nn.BatchNorm2d(after),
                 nn.LeakyReLU(0.2),
             )
