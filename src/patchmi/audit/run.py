@@ -250,9 +250,10 @@ def _decide(
     progress: Progress,
 ) -> tuple[verdict.Verdict, dict[str, Any] | None]:
     """The verdict; and the positive control, which is run only where it can change it."""
+    unused = "" if plan.attack.uses_public else ", unused by this attack"
     circumstances = verdict.Circumstances(
         access="white-box",
-        public=plan.public.description,
+        public=f"{plan.public.description}{unused}",
         attacks=(type(plan.attack).__name__,),
         budget=f"{verdict.counted(len(plan.seeds), 'seed')} on {target.class_count} classes",
         reference_model=None if plan.reference is None else plan.reference.name,

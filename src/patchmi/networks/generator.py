@@ -33,10 +33,10 @@ class DoublingConvolution(nn.Conv2d):
     def __init__(self, before: int, after: int, *, bias: bool = True) -> None:
         super().__init__(before, after, 3, padding=1, bias=bias)
 
-    def forward(self, maps: Float[Tensor, "n before h w"]) -> Float[Tensor, "n after 2*h 2*w"]:
+    def forward(self, input: Float[Tensor, "n before h w"]) -> Float[Tensor, "n after 2*h 2*w"]:
         kernel = F.pad(self.weight.flip(2, 3).transpose(0, 1), (1, 1, 1, 1))
         squares = F.avg_pool2d(kernel, 2, stride=1, divisor_override=1)
-        return F.conv_transpose2d(maps, squares, self.bias, stride=2, padding=1)
+        return F.conv_transpose2d(input, squares, self.bias, stride=2, padding=1)
 
 
 class ConditionalGenerator(nn.Module):
