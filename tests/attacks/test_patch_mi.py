@@ -192,7 +192,7 @@ def test_each_ablation_changes_nothing_but_its_own_term():
         PatchMI(selection=False): {"candidate_factor": 1.0},
         PatchMI(uses_target=False): silenced,
         PatchMI().without_target(): silenced,
-        PatchMI(attack_weight=9, batch_norm=False, students=False).without_target(): silenced,
+        PatchMI(attack_weight=9.0, batch_norm=False, students=False).without_target(): silenced,
     }
     for attack, change in ablations.items():
         assert attack.settings(32) == dataclasses.replace(full, **change)
