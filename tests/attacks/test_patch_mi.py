@@ -189,6 +189,7 @@ def test_each_ablation_changes_nothing_but_its_own_term():
         PatchMI(diversity=False): {"diversity_weight": 0.0},
         PatchMI(students=False): {"students": ()},
         PatchMI(weights=False): {"public_weights": None},
+        PatchMI(crops=True): {"public_weights": dataclasses.replace(full.public_weights, crops=True)},
         PatchMI(selection=False): {"candidate_factor": 1.0},
         PatchMI(uses_target=False): silenced,
         PatchMI().without_target(): silenced,

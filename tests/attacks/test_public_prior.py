@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from patchmi.attacks.public_prior import public_weights, tilt
+from patchmi.attacks.public_prior import public_weights, tilt, with_crops
 from patchmi.losses import Moments
 from patchmi.target import Target, WhiteBox
 from patchmi.types import silent
@@ -86,7 +86,13 @@ GREYS = torch.linspace(0, 1, 5)[:, None, None, None].expand(5, 1, 8, 8).contiguo
 def test_a_class_draws_what_the_target_takes_for_it(sharpness: float) -> None:
     """Without views and with even weights, q(x|y) is p(y|x)^g, normalised."""
     weights = public_weights(
-        DOOR, GREYS, views=IDENTITY, sharpness=sharpness, entropy_weight=1e6, progress=silent
+        DOOR,
+        GREYS,
+        views=IDENTITY,
+        sharpness=sharpness,
+        entropy_weight=1e6,
+        look_count=1_000,
+        progress=silent,
     )
     answers = Brightness()(GREYS).softmax(dim=1).T ** sharpness
     torch.testing.assert_close(weights, answers / answers.sum(dim=1, keepdim=True), atol=1e-4, rtol=1e-3)
@@ -101,14 +107,17 @@ class Sure(nn.Module):
 
 def test_a_class_that_the_target_gives_to_nothing_draws_all_images_alike() -> None:
     door = WhiteBox(Target(Sure(), ("all", "none"), (1, 8, 8)))
-    weights = public_weights(door, GREYS, views=IDENTITY, sharpness=3.0, entropy_weight=0.01, progress=silent)
+    weights = public_weights(
+        door, GREYS, views=IDENTITY, sharpness=3.0, entropy_weight=0.01, look_count=1_000, progress=silent
+    )
     torch.testing.assert_close(weights, torch.full((2, 5), 0.2))
 
 
-def test_of_too_many_images_as_many_as_can_be_held_are_looked_at(monkeypatch) -> None:
-    monkeypatch.setattr("patchmi.attacks.public_prior.LOOK_COUNT", 3)
+def test_of_too_many_images_as_many_as_can_be_held_are_looked_at() -> None:
     torch.manual_seed(0)
-    weights = public_weights(DOOR, GREYS, views=IDENTITY, sharpness=1.0, entropy_weight=1e6, progress=silent)
+    weights = public_weights(
+        DOOR, GREYS, views=IDENTITY, sharpness=1.0, entropy_weight=1e6, look_count=3, progress=silent
+    )
     looked_at = weights[0] > 0
     assert int(looked_at.sum()) == 3
     assert torch.equal(weights[1] > 0, looked_at)
@@ -121,7 +130,42 @@ def test_every_answer_is_counted_and_every_view_asked() -> None:
     door = WhiteBox(Target(Brightness(), ("dark", "bright"), (1, 8, 8)))
     public = torch.rand(300, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     views = affine_views(draw_count=2)
-    weights = public_weights(door, public, views=views, sharpness=1.0, entropy_weight=1.0, progress=silent)
+    weights = public_weights(
+        door, public, views=views, sharpness=1.0, entropy_weight=1.0, look_count=1_000, progress=silent
+    )
     assert weights.shape == (2, 300)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(2))
     assert (door.queries.images, door.queries.forward, door.queries.backward) == (900, 6, 0)
+
+
+def test_crops_make_up_for_public_images_that_are_few() -> None:
+    public = torch.rand(5, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    expected_draw = torch.rand(3)
+    torch.manual_seed(1)
+    pool = with_crops(public, count=13, seed=0)
+    assert torch.equal(torch.rand(3), expected_draw), "the random state must go on as if nothing was drawn"
+    assert pool.shape == (13, 1, 16, 16)
+    assert pool.min() >= 0
+    assert pool.max() <= 1
+    assert torch.equal(pool[:5], public)
+    assert len(pool.flatten(1).unique(dim=0)) == 13
+    assert torch.equal(with_crops(public, count=13, seed=0), pool)
+    assert not torch.equal(with_crops(public, count=13, seed=1), pool)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_enough_public_images_stay_as_they_are(count: int) -> None:
+    public = torch.rand(5, 1, 16, 16)
+    assert torch.equal(with_crops(public, count=count, seed=0), public)
+
+
+def test_a_crop_shows_a_part_larger_or_the_whole_smaller() -> None:
+    """A square in the middle covers up to four times its area, and half of it where it stays whole."""
+    public = torch.zeros(1, 1, 32, 32)
+    public[..., 8:24, 8:24] = 1
+    crops = with_crops(public, count=400, seed=0)[1:]
+    areas = crops.sum(dim=(1, 2, 3)) / public.sum()
+    assert areas.max() < 4.01
+    assert areas.max() > 2
+    assert areas.min() < 0.6

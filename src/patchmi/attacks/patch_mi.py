@@ -26,7 +26,15 @@ from torch import Tensor
 from patchmi import losses, machine
 from patchmi.attacks.base import OBSERVED_EVERY, SNAPSHOT_SHARES, AbstractAttack, descend, merge_snapshots
 from patchmi.attacks.patch_mi_game import Game
-from patchmi.attacks.patch_mi_recipes import RECIPES, ClassPatchScale, PatchScale, Recipe, RecipeName
+from patchmi.attacks.patch_mi_recipes import (
+    RECIPES,
+    ClassPatchScale,
+    PatchScale,
+    PublicWeights,
+    Recipe,
+    RecipeName,
+)
+from patchmi.attacks.public_prior import with_crops
 from patchmi.runs import Cache, Checkpoint
 from patchmi.target import WhiteBox
 from patchmi.types import Images, Labels, Observer, Progress, Reconstructions, unobserved
@@ -43,6 +51,8 @@ class PatchMI(AbstractAttack):
         attack_weight: λ, the weight of the target's word, instead of the recipe's.
         n_codes: Values of the InfoGAN code, instead of the recipe's; above 1 a network Q learns to read it.
         reduction: `mean_logit` or `per_patch`, instead of the recipe's.
+        crops: Whether random crops of the public images stand beside them, instead of the recipe's no: worth
+            it where few public images look like any class (`docs/experiments.md`, "Why a class starves").
         patches: Off: an ordinary discriminator that judges whole images.
         views: Off: the target sees the images as they are.
         coordinates: Off: the patch discriminators do not know where a patch stands.
@@ -60,6 +70,7 @@ class PatchMI(AbstractAttack):
     attack_weight: float | None = None
     n_codes: int | None = None
     reduction: losses.PatchReduction | None = None
+    crops: bool | None = None
     patches: bool = True
     views: bool = True
     coordinates: bool = True
@@ -99,10 +110,15 @@ class PatchMI(AbstractAttack):
             * self.uses_target,
             batch_norm_weight=recipe.batch_norm_weight * self.batch_norm * self.uses_target,
             diversity_weight=recipe.diversity_weight * self.diversity,
-            public_weights=recipe.public_weights if self.weights and self.uses_target else None,
+            public_weights=self._weighing(recipe) if self.weights and self.uses_target else None,
             candidate_factor=recipe.candidate_factor if self.selection and self.uses_target else 1.0,
             students=recipe.students if self.students and self.uses_target else (),
         )
+
+    def _weighing(self, recipe: Recipe) -> PublicWeights | None:
+        """How public images are weighed, with or without crops of them."""
+        weighing = recipe.public_weights
+        return weighing if weighing is None or self.crops is None else replace(weighing, crops=self.crops)
 
     def without_target(self) -> "PatchMI":
         """The patch prior alone; settings of the target's word, which then say nothing, are as by default."""
@@ -112,6 +128,7 @@ class PatchMI(AbstractAttack):
             attack_weight=None,
             batch_norm=True,
             weights=True,
+            crops=None,
             selection=True,
             students=True,
         )
@@ -145,8 +162,10 @@ class PatchMI(AbstractAttack):
         groups = [every_class] if is_shared else [[label] for label in every_class]
         state = checkpoint.load() or {"group": 0, "answers": []}
         answers: list[dict[str, Any]] = state["answers"]
-        public = public.to(machine.device())
         step_count = recipe.steps_on(len(public))
+        if recipe.public_weights and recipe.public_weights.crops:
+            public = with_crops(public, count=recipe.public_weights.look_count, seed=seed)
+        public = public.to(machine.device())
         for group in range(state["group"], len(groups)):
             torch.manual_seed(seed * 1_000_003 + groups[group][0])
             game = Game(recipe, door, groups[group])

@@ -76,12 +76,14 @@ class Game:
 
     def look_at(self, public: Images, progress: Progress) -> None:
         """Weigh the public images for each class, and see how different two of a class are."""
-        if self.recipe.public_weights:
+        if weighing := self.recipe.public_weights:
             self.public_weights = public_weights(
                 self.door,
                 public,
                 views=self.views,
-                **dataclasses.asdict(self.recipe.public_weights),
+                sharpness=weighing.sharpness,
+                entropy_weight=weighing.entropy_weight,
+                look_count=weighing.look_count,
                 progress=progress,
             )
         if self.recipe.diversity_weight > 0:
