@@ -280,7 +280,7 @@ def _doubts_about_a_failure(
             evidence.positive_control_exposed is None,
             "nothing shows that this attack can succeed at this budget",
             "run the same attack at the same budget on a reference model known to leak "
-            "(`patchmi audit --positive-control`)",
+            "(patchmi audit --positive-control)",
         ),
         (
             evidence.positive_control_exposed is False,
