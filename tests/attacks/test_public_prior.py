@@ -86,13 +86,7 @@ GREYS = torch.linspace(0, 1, 5)[:, None, None, None].expand(5, 1, 8, 8).contiguo
 def test_a_class_draws_what_the_target_takes_for_it(sharpness: float) -> None:
     """Without views and with even weights, q(x|y) is p(y|x)^g, normalised."""
     weights = public_weights(
-        DOOR,
-        GREYS,
-        views=IDENTITY,
-        sharpness=sharpness,
-        entropy_weight=1e6,
-        look_count=1_000,
-        progress=silent,
+        DOOR, GREYS, views=IDENTITY, sharpness=sharpness, entropy_weight=1e6, progress=silent
     )
     answers = Brightness()(GREYS).softmax(dim=1).T ** sharpness
     torch.testing.assert_close(weights, answers / answers.sum(dim=1, keepdim=True), atol=1e-4, rtol=1e-3)
@@ -107,17 +101,14 @@ class Sure(nn.Module):
 
 def test_a_class_that_the_target_gives_to_nothing_draws_all_images_alike() -> None:
     door = WhiteBox(Target(Sure(), ("all", "none"), (1, 8, 8)))
-    weights = public_weights(
-        door, GREYS, views=IDENTITY, sharpness=3.0, entropy_weight=0.01, look_count=1_000, progress=silent
-    )
+    weights = public_weights(door, GREYS, views=IDENTITY, sharpness=3.0, entropy_weight=0.01, progress=silent)
     torch.testing.assert_close(weights, torch.full((2, 5), 0.2))
 
 
-def test_of_too_many_images_as_many_as_can_be_held_are_looked_at() -> None:
+def test_of_too_many_images_as_many_as_can_be_held_are_looked_at(monkeypatch) -> None:
+    monkeypatch.setattr("patchmi.attacks.public_prior.LOOK_COUNT", 3)
     torch.manual_seed(0)
-    weights = public_weights(
-        DOOR, GREYS, views=IDENTITY, sharpness=1.0, entropy_weight=1e6, look_count=3, progress=silent
-    )
+    weights = public_weights(DOOR, GREYS, views=IDENTITY, sharpness=1.0, entropy_weight=1e6, progress=silent)
     looked_at = weights[0] > 0
     assert int(looked_at.sum()) == 3
     assert torch.equal(weights[1] > 0, looked_at)
@@ -130,9 +121,7 @@ def test_every_answer_is_counted_and_every_view_asked() -> None:
     door = WhiteBox(Target(Brightness(), ("dark", "bright"), (1, 8, 8)))
     public = torch.rand(300, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     views = affine_views(draw_count=2)
-    weights = public_weights(
-        door, public, views=views, sharpness=1.0, entropy_weight=1.0, look_count=1_000, progress=silent
-    )
+    weights = public_weights(door, public, views=views, sharpness=1.0, entropy_weight=1.0, progress=silent)
     assert weights.shape == (2, 300)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(2))
     assert (door.queries.images, door.queries.forward, door.queries.backward) == (900, 6, 0)

@@ -34,7 +34,7 @@ from patchmi.attacks.patch_mi_recipes import (
     Recipe,
     RecipeName,
 )
-from patchmi.attacks.public_prior import with_crops
+from patchmi.attacks.public_prior import LOOK_COUNT, with_crops
 from patchmi.runs import Cache, Checkpoint
 from patchmi.target import WhiteBox
 from patchmi.types import Images, Labels, Observer, Progress, Reconstructions, unobserved
@@ -51,8 +51,8 @@ class PatchMI(AbstractAttack):
         attack_weight: λ, the weight of the target's word, instead of the recipe's.
         n_codes: Values of the InfoGAN code, instead of the recipe's; above 1 a network Q learns to read it.
         reduction: `mean_logit` or `per_patch`, instead of the recipe's.
-        crops: Whether random crops of the public images stand beside them, instead of the recipe's no: worth
-            it where few public images look like any class (`docs/experiments.md`, "Why a class starves").
+        crops: Whether random crops of the public images stand beside them, instead of the recipe's: meant for
+            public images of which few look like any class (`docs/experiments.md`, "Why a class starves").
         patches: Off: an ordinary discriminator that judges whole images.
         views: Off: the target sees the images as they are.
         coordinates: Off: the patch discriminators do not know where a patch stands.
@@ -164,7 +164,7 @@ class PatchMI(AbstractAttack):
         answers: list[dict[str, Any]] = state["answers"]
         step_count = recipe.steps_on(len(public))
         if recipe.public_weights and recipe.public_weights.crops:
-            public = with_crops(public, count=recipe.public_weights.look_count, seed=seed)
+            public = with_crops(public, count=LOOK_COUNT, seed=seed)
         public = public.to(machine.device())
         for group in range(state["group"], len(groups)):
             torch.manual_seed(seed * 1_000_003 + groups[group][0])

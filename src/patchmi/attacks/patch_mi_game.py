@@ -83,7 +83,6 @@ class Game:
                 views=self.views,
                 sharpness=weighing.sharpness,
                 entropy_weight=weighing.entropy_weight,
-                look_count=weighing.look_count,
                 progress=progress,
             )
         if self.recipe.diversity_weight > 0:

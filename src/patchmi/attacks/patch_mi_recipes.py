@@ -48,10 +48,8 @@ class PublicWeights:
     """How much more a sure answer weighs than an unsure one."""
     entropy_weight: float = 0.01
     """How dear evenness of the weights is, beside agreement with the target's batch norms."""
-    look_count: int = 30_000
-    """Public images that are looked at, of more as many at random."""
     crops: bool = False
-    """Whether random crops of the public images make up the rest where they are fewer."""
+    """Whether random crops stand beside public images that are fewer than can be looked at."""
 
 
 @dataclass(frozen=True)

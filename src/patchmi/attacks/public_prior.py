@@ -13,8 +13,6 @@ tilt by the target's batch-norm statistics, which is ours. So are the crops: of 
 for a digit, and a class that draws the same few images again and again starves; of their parts hundreds do.
 """
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -29,6 +27,8 @@ from patchmi.views import Views, part_views
 TILT_STEPS = 400
 CLASS_BALANCE = 0.3
 """Weight of even class shares in the tilt."""
+LOOK_COUNT = 20_000
+"""Public images that are looked at; of more, as many at random, and the others weigh nothing."""
 BATCH_SIZE = 256
 
 Weights = Float[Tensor, "classes n"]
@@ -45,10 +45,12 @@ def with_crops(public: Images, *, count: int, seed: int) -> Float[Tensor, "count
         count: Images and crops together.
         seed: Of the crops.
     """
-    rounds = math.ceil(count / len(public)) - 1
+    crop_count = count - len(public)
+    if crop_count <= 0:
+        return public
     with machine.seeded(seed):
-        crops = [part_views()(public) for _ in range(rounds)]
-    return torch.cat([public, *crops])[: max(count, len(public))]
+        chosen = torch.randint(len(public), (crop_count,))
+        return torch.cat([public, part_views()(public[chosen])])
 
 
 def public_weights(
@@ -58,7 +60,6 @@ def public_weights(
     views: Views,
     sharpness: float,
     entropy_weight: float,
-    look_count: int,
     progress: Progress,
 ) -> Weights:
     """Ask the target about every public image, and weigh them for each class.
@@ -69,7 +70,6 @@ def public_weights(
         views: An image must count as its class in all its views.
         sharpness: g: how much more a sure answer weighs than an unsure one.
         entropy_weight: How dear evenness of the weights is, beside agreement of the moments.
-        look_count: Images that are looked at; of more, as many at random, and the others weigh nothing.
         progress: How to show how far it is.
 
     Returns:
@@ -77,8 +77,8 @@ def public_weights(
     """
     public_count = len(public)
     looked_at = torch.arange(public_count)
-    if public_count > look_count:
-        looked_at = torch.randperm(public_count)[:look_count].sort().values
+    if public_count > LOOK_COUNT:
+        looked_at = torch.randperm(public_count)[:LOOK_COUNT].sort().values
         public = public[looked_at.to(public.device)]
     # Filled in place: many small tensors kept between large ones that go would leave the heap in holes.
     probabilities = torch.empty(len(public), door.class_count, device=public.device)
