@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from patchmi.attacks import RECIPES, ClassPatchScale, PatchMI, PatchScale, Recipe
+from patchmi.attacks import RECIPES, ClassPatchScale, PatchMI, PatchScale, PublicWeights, Recipe
 from patchmi.attacks.base import snapshot_count
 from patchmi.attacks.patch_mi_game import Game
 from patchmi.networks import ARCHITECTURES, CodeClassifier
@@ -168,6 +168,17 @@ def test_without_views_the_target_is_asked_about_each_image_once():
     assert with_views.queries.images == (8 + 2 * 64) * RECIPES["default"].views(16).count
 
 
+def test_crops_of_few_public_images_are_looked_at_beside_them(monkeypatch):
+    monkeypatch.setattr("patchmi.attacks.patch_mi.LOOK_COUNT", 30)
+    target, public = make_target(), torch.rand(8, 1, 16, 16)
+    asked = {}
+    for crops in (None, True):
+        door = WhiteBox(target)
+        PatchMI(thin("default"), step_count=1, crops=crops)(door, public, count_per_class=1)
+        asked[crops] = door.queries.images
+    assert asked[True] - asked[None] == (30 - 8) * RECIPES["default"].views(16).count
+
+
 def test_without_coordinates_no_discriminator_knows_where_a_patch_stands():
     assert PatchMI().settings(32).scales == (ClassPatchScale(sees_coordinates=True),)
     assert PatchMI(coordinates=False).settings(32).scales == (ClassPatchScale(sees_coordinates=False),)
@@ -189,7 +200,7 @@ def test_each_ablation_changes_nothing_but_its_own_term():
         PatchMI(diversity=False): {"diversity_weight": 0.0},
         PatchMI(students=False): {"students": ()},
         PatchMI(weights=False): {"public_weights": None},
-        PatchMI(crops=True): {"public_weights": dataclasses.replace(full.public_weights, crops=True)},
+        PatchMI(crops=True): {"public_weights": PublicWeights(crops=True)},
         PatchMI(selection=False): {"candidate_factor": 1.0},
         PatchMI(uses_target=False): silenced,
         PatchMI().without_target(): silenced,

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from patchmi import verdict
+from patchmi.attacks import GeneralMI
 from patchmi.audit import audit
 from patchmi.cli import main
 from patchmi.metrics import extract_features
@@ -140,6 +141,12 @@ def test_real_images_are_nearer_to_the_private_distribution_than_noise(revealing
 def test_one_seed_decides_nothing_whatever_it_found(brief):
     assert brief.result["verdict"]["word"] == "INCONCLUSIVE"
     assert "1 seed where 3 are needed" in brief.result["verdict"]["reasons"]
+
+
+def test_the_sentence_says_of_public_images_whether_the_attack_used_them(brief, run_audit):
+    without = run_audit(GeneralMI(step_count=1), seeds=(0,)).result["verdict"]["sentence"]
+    assert "40 striped pictures, unused by this attack, GeneralMI drew" in without
+    assert "unused" not in brief.result["verdict"]["sentence"]
 
 
 # Controls
