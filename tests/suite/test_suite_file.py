@@ -113,7 +113,11 @@ MISTAKES = {
         'architecture = "resnet10"\nmodel = "m.pt"': "disjoint_share: a finished model",
         'architecture = "resnet10"\nmean = [0.5]': "mean and std belong to a finished `model`",
     },
-    "disjoint_share = 0.3": {"disjoint_share = 1.0": "shares, below 1"},
+    "disjoint_share = 0.3": {
+        "disjoint_share = 1.0": "shares, below 1",
+        'disjoint_share = 0.3\ndisjoint = "data:other.npz"': "disjoint and disjoint_share each make",
+        "disjoint = 3": "disjoint = 3",
+    },
     "judge_steps = 40": {"judge_steps = 0": "targets.quarters.judge_steps = 0"},
     "show_private = true": {"show_private = 1": "show_private = 1 is not true or false"},
     "[public.blobs]": {"[public.blobs]\ncount = 0": "public.blobs.count = 0"},

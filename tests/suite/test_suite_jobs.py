@@ -1,5 +1,6 @@
 """Which cells a suite has, what they need, and what becomes of what they leave."""
 
+import json
 import threading
 import time
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from patchmi.attacks import ATTACKS, PatchMI
 from patchmi.attacks.general import GeneralMI
@@ -18,7 +20,7 @@ from patchmi.audit.document import describe
 from patchmi.case import open_private
 from patchmi.runs import ConfigChanged, RunLocked, open_run
 from patchmi.suite import Suite, jobs, plan_jobs
-from patchmi.suite.images import open_attackers_images, private_files, share_out
+from patchmi.suite.images import from_elsewhere, open_attackers_images, private_files, share_out
 from patchmi.suite.jobs import (
     Job,
     cell_config,
@@ -292,6 +294,51 @@ def test_a_target_that_takes_all_images_leaves_none_unused(tmp_path: Path) -> No
     )
     with pytest.raises(ValueError, match="private_count takes all"):
         open_attackers_images(suite, "own", None, image_shape=(1, 8, 8))
+
+
+def save_others(path: Path, labels: list[int], names: list[str]) -> None:
+    """Images of another collection; each one's pixels say which it is."""
+    pixels = torch.arange(len(labels), dtype=torch.uint8).reshape(-1, 1, 1, 1).repeat(1, 1, 8, 8)
+    tensors = {"images": pixels, "labels": torch.tensor(labels)}
+    save_file(tensors, path, metadata={"class_names": json.dumps(names)})
+
+
+def small_digits() -> Private:
+    """Private images of three classes, 8 pixels a side."""
+    images = torch.zeros(9, 1, 8, 8)
+    labels = torch.arange(9) % 3
+    return Private(images, labels, images[:3], labels[:3], ("nought", "one", "two"), "digits")
+
+
+def test_the_disjoint_judge_may_learn_from_another_collection_in_the_targets_order_of_classes(
+    tmp_path: Path,
+) -> None:
+    save_others(tmp_path / "others.safetensors", [0, 1, 2, 0, 1, 2], ["two", "nought", "one"])
+    private = small_digits()
+    suite = make_suite(origin=Origin("elsewhere", data=str(tmp_path)))
+    others = from_elsewhere(suite, SuiteTarget("it", disjoint="data:others.safetensors"), private)
+    assert others is not None
+    assert (others.train_images[:, 0, 0, 0] * 255).round().tolist() == [0, 1, 2, 3, 4, 5]
+    assert others.train_labels.tolist() == [2, 0, 1, 2, 0, 1]
+    assert others.held_out_images is private.held_out_images
+    assert others.description == "others.safetensors"
+    assert from_elsewhere(suite, SuiteTarget("it"), private) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["nought", "one", "two"], "no image of two; give images of every class"),
+        (["nought", "one", "three"], "classes three are not among"),
+    ],
+)
+def test_another_collection_must_have_the_targets_classes(
+    tmp_path: Path, names: list[str], message: str
+) -> None:
+    save_others(tmp_path / "others.safetensors", [0, 1, 0, 1], names)
+    suite = make_suite(origin=Origin(str(tmp_path)))
+    with pytest.raises(ValueError, match=message):
+        from_elsewhere(suite, SuiteTarget("it", disjoint="others.safetensors"), small_digits())
 
 
 def test_too_few_images_of_a_class_are_refused() -> None:

@@ -274,6 +274,22 @@ def test_a_row_takes_nothing_that_was_made_of_another_target(finished: Path, tmp
         run_job(out, load_suite(out), f"row/{WEAK}")
 
 
+def test_the_disjoint_judge_of_another_collection_is_for_the_judges_alone(
+    finished: Path, images: Path, tmp_path: Path
+) -> None:
+    """A target is trained whatever becomes of images that only one judge needs."""
+    suite = load_suite(finished)
+    target = replace(suite.targets["quarters"], disjoint_share=0.0, disjoint=str(tmp_path / "others.npz"))
+    suite = replace(suite, targets={"quarters": replace(target, step_count=4, judge_steps=4)})
+    run_job(tmp_path, suite, "target/quarters")
+    with pytest.raises(SourceInvalid, match=r"others\.npz"):
+        run_job(tmp_path, suite, "judges/quarters")
+    shutil.copy(images / "quarters.npz", tmp_path / "others.npz")
+    run_job(tmp_path, suite, "judges/quarters")
+    cell = cell_folder(tmp_path, "judges/quarters")
+    assert read_json(cell / "judges.json")["disjoint_judge"]["name"] == "disjoint convmixer"
+
+
 def test_a_finished_model_is_a_target_too(finished: Path, tmp_path: Path) -> None:
     model = cell_folder(finished, "target/quarters") / "target.safetensors"
     suite = load_suite(finished)

@@ -1,6 +1,6 @@
 """A user's audit before it begins: model, images and judges opened, checked and fitted to each other."""
 
-from patchmi.case.images import PrivateFiles, open_private
+from patchmi.case.images import PrivateFiles, class_order, open_private
 from patchmi.case.judges import (
     judge_trainings,
     open_judges,
@@ -16,6 +16,7 @@ from patchmi.case.training import train_target
 __all__ = [
     "Case",
     "PrivateFiles",
+    "class_order",
     "in_order_of",
     "judge_trainings",
     "open_case",

@@ -91,15 +91,15 @@ def open_private(
     return private, tuple(notes)
 
 
-def class_order(train: tuple[str, ...], held_out: tuple[str, ...], *, where: str) -> torch.Tensor:
-    """For each held-out class its number among the training images' classes."""
-    unknown = [name for name in held_out if name not in train]
+def class_order(train: tuple[str, ...], further: tuple[str, ...], *, where: str) -> torch.Tensor:
+    """For each class of further images its number among the training images' classes."""
+    unknown = [name for name in further if name not in train]
     if unknown:
         raise SourceInvalid(
-            f"{where}: held-out classes {listed(unknown)} are not among the training images'; give images of "
+            f"{where}: classes {listed(unknown)} are not among the training images'; give images of "
             "the same classes, named alike"
         )
-    return torch.tensor([train.index(name) for name in held_out])
+    return torch.tensor([train.index(name) for name in further])
 
 
 def _open_held_out(read: Callable[[str, str], LabelledImages], source: str) -> LabelledImages:

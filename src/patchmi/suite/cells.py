@@ -122,7 +122,7 @@ def _count_row(run: RunFolder, folder: Path, suite: Suite, target_name: str, row
         findings=Findings(case.findings.target, (*case.findings.images, *notes)),
         progress=logged,
     )
-    judge = disjoint_judge(run, suite.targets[target_name], subject.disjoint)
+    judge = disjoint_judge(run, suite, suite.targets[target_name], subject)
     top1 = None if judge is None else asdict(_recognised(run, judge, case.target.class_count))
     run.write_json(EXTRA, {"disjoint_top1": top1})
 

@@ -73,8 +73,7 @@ def _nothing_unused(source: str, suite: Suite, where: str) -> Iterator[str]:
 def _target_faults(target: SuiteTarget, suite: Suite, where: str) -> Iterator[str]:
     yield from _unreachable(target.private, suite, f"{where}.private")
     yield from _small_numbers(target, f"{where}.", ("private_count", "width", "step_count", "judge_steps"))
-    if not 0 <= target.disjoint_share < 1 or not 0 < target.held_out_share < 1:
-        yield f"{where}: disjoint_share and held_out_share are shares, below 1 and not negative"
+    yield from _share_faults(target, suite, where)
     if target.image_shape is not None and min(target.image_shape) < 1:
         yield f"{where}.image_shape: give channels, height and width, each 1 or more"
     if target.model is not None:
@@ -90,6 +89,15 @@ def _target_faults(target: SuiteTarget, suite: Suite, where: str) -> Iterator[st
         yield f"{where}.image_shape is missing; give channels, height and width, as [1, 32, 32]"
     if target.class_names or target.mean or target.std:
         yield f"{where}: class_names, mean and std belong to a finished `model`"
+
+
+def _share_faults(target: SuiteTarget, suite: Suite, where: str) -> Iterator[str]:
+    if not 0 <= target.disjoint_share < 1 or not 0 < target.held_out_share < 1:
+        yield f"{where}: disjoint_share and held_out_share are shares, below 1 and not negative"
+    if target.disjoint is not None:
+        yield from _unreachable(target.disjoint, suite, f"{where}.disjoint")
+        if target.disjoint_share:
+            yield f"{where}: disjoint and disjoint_share each make the one disjoint judge; leave one out"
 
 
 def _attack_faults(attack: SuiteAttack, suite: Suite, where: str) -> Iterator[str]:

@@ -1,13 +1,14 @@
 """A suite's images: the private ones shared out, and what its attackers have."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from patchmi.audit import Private
-from patchmi.case import PrivateFiles, open_private, open_public, public_notes
-from patchmi.data import Source, split_by_class
+from patchmi.case import PrivateFiles, class_order, open_private, open_public, public_notes
+from patchmi.data import Source, SourceInvalid, listed, load_labelled, split_by_class
 from patchmi.suite.tables import UNUSED, Suite, SuiteTarget
 from patchmi.types import Labels
 
@@ -41,6 +42,27 @@ def share_out(private: Private, target: SuiteTarget) -> tuple[Private, Private |
                 "of a class; give more"
             )
     return replace(private, train_images=images, train_labels=labels), disjoint
+
+
+def from_elsewhere(suite: Suite, target: SuiteTarget, private: Private) -> Private | None:
+    """Training images of another collection for the disjoint judge; None where none are named.
+
+    Held-out images stay the target's own: how well the judge knows these classes is part of its word.
+
+    Raises:
+        ValueError: They cannot be read, or lack a class.
+    """
+    if target.disjoint is None:
+        return None
+    source = suite.locate(target.disjoint)
+    shape = private.train_images.shape
+    found = load_labelled(source, image_shape=(shape[1], shape[2], shape[3]))
+    labels = class_order(private.class_names, found.class_names, where=source)[found.labels]
+    counts = labels.bincount(minlength=len(private.class_names)).tolist()
+    missing = [name for name, count in zip(private.class_names, counts, strict=True) if count == 0]
+    if missing:
+        raise SourceInvalid(f"{source}: no image of {listed(missing)}; give images of every class")
+    return replace(private, train_images=found.images, train_labels=labels, description=Path(source).name)
 
 
 def open_attackers_images(

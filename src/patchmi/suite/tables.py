@@ -35,6 +35,7 @@ class SuiteTarget:
         std: What they are divided by then.
         judge_steps: Batches of each judge's training.
         disjoint_share: Share of the training images that target and judges do not get, for one more judge.
+        disjoint: Labelled images of the same classes from elsewhere, for that judge, instead of such a share.
         show_private: Whether pages may show held-out images.
     """
 
@@ -53,6 +54,7 @@ class SuiteTarget:
     std: tuple[float, ...] = ()
     judge_steps: int = 1500
     disjoint_share: float = 0.0
+    disjoint: str | None = None
     show_private: bool = False
 
 

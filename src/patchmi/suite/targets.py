@@ -16,7 +16,7 @@ from patchmi.machine import seeded
 from patchmi.metrics import cluster_interval, predict_logits, top_k_hits
 from patchmi.networks import ARCHITECTURES
 from patchmi.runs import RunFolder, open_run
-from patchmi.suite.images import private_files, share_out
+from patchmi.suite.images import from_elsewhere, private_files, share_out
 from patchmi.suite.jobs import cell_folder, read_json
 from patchmi.suite.tables import Suite, SuiteTarget
 from patchmi.target import Description, Target, TargetFile, Training, answers, train_classifier
@@ -63,7 +63,7 @@ def prepare_judges(run: RunFolder, suite: Suite, name: str, target_cell: Path) -
     private = subject.private
     run.pin_inputs(audit_inputs(None, private, [], None))
     judges = train_judges(run, private, step_count=target.judge_steps, progress=logged)
-    disjoint = disjoint_judge(run, target, subject.disjoint)
+    disjoint = disjoint_judge(run, suite, target, subject)
     about = {
         "judges": [_describe(judge, private) for judge in judges],
         "disjoint_judge": None if disjoint is None else _describe(disjoint, private),
@@ -128,8 +128,13 @@ def open_attacked(suite: Suite, folder: Path, name: str) -> tuple[Target, str]:
     return replace(opened.target, name=name), opened.target_digest
 
 
-def disjoint_judge(run: RunFolder, target: SuiteTarget, disjoint: Private | None) -> Judge | None:
-    """A judge that saw none of the target's images, trained or taken up; None where none were put aside."""
+def disjoint_judge(run: RunFolder, suite: Suite, target: SuiteTarget, subject: Subject) -> Judge | None:
+    """A judge that saw none of the target's images, trained or taken up; None where there are no others.
+
+    Raises:
+        ValueError: Images from elsewhere cannot be read, or lack a class.
+    """
+    disjoint = subject.disjoint or from_elsewhere(suite, target, subject.private)
     if disjoint is None:
         return None
     training = judge_trainings(target.judge_steps)[DISJOINT_JUDGE]
