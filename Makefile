@@ -26,7 +26,7 @@ fix: .venv/dev.stamp  ## put format, order of imports and the like right
 docs: .venv/dev.stamp  ## the documentation, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: .venv/dev.stamp  ## the numbers; ARGS='mnist --data ../shared/data/mnist' runs one of them
+bench: .venv/dev.stamp  ## the numbers; ARGS='quality --data ../shared/data' runs one of them
 	$(BIN)/python -m benchmarks $(ARGS)
 
 .venv/bin/pip:

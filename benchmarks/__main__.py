@@ -1,7 +1,7 @@
 """Run the benchmarks and write `benchmarks/results/NAME.json`.
 
 python -m benchmarks                         # demo, estimate, steps, prdc, race, baselines
-python -m benchmarks mnist --data ../shared/data/mnist
+python -m benchmarks quality --data ../shared/data
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import baselines, demo, estimate, mnist, prdc, race, steps
+from benchmarks import baselines, demo, estimate, prdc, quality, race, steps
 
 BENCHMARKS: dict[str, Callable[[Path | None], dict[str, Any]]] = {
     "demo": demo.measure,
@@ -23,7 +23,7 @@ BENCHMARKS: dict[str, Callable[[Path | None], dict[str, Any]]] = {
     "prdc": prdc.measure,
     "race": race.measure,
     "baselines": baselines.measure,
-    "mnist": mnist.measure,
+    "quality": quality.measure,
 }
 RESULTS = Path(__file__).parent / "results"
 
@@ -32,12 +32,12 @@ def main() -> None:
     """Run the benchmarks that are named, or all that need no data from outside."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHMARKS)}; none: all that can run")
-    parser.add_argument("--data", type=Path, help="folder of MNIST as parquet files; `mnist` needs it")
+    parser.add_argument("--data", type=Path, help="folder of data sets; `quality` needs it")
     options = parser.parse_args()
     unknown = set(options.names) - set(BENCHMARKS)
     if unknown:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
-    names = options.names or [name for name in BENCHMARKS if name != "mnist" or options.data]
+    names = options.names or [name for name in BENCHMARKS if name != "quality" or options.data]
     RESULTS.mkdir(exist_ok=True)
     for name in names:
         began = time.perf_counter()

@@ -2,6 +2,8 @@
 
 A judge trained on them knows digits from elsewhere: what only MNIST's classifiers take for a digit, it
 does not.
+
+python -m benchmarks.other_digits runs/other-digits.safetensors
 """
 
 import json
@@ -14,11 +16,12 @@ from fontTools.ttLib import TTFont
 from kornia import augmentation
 from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
-from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from patchmi import machine
+from patchmi.runs import atomic_write
+from patchmi.runs.files import pack_tensors
 from patchmi.types import Images, Labels
 
 SIDE = 128
@@ -45,11 +48,10 @@ def other_digits(count: int = 24_000, *, seed: int = 7) -> tuple[Images, Labels]
     )
     with machine.seeded(seed):
         drawn = F.avg_pool2d(slant(drawn), SIDE // 32)
-    uci = load_digits()
-    written = torch.from_numpy(uci.images).float()[:, None] / 16
-    written = F.interpolate(written, size=22, mode="bicubic").clamp(0, 1)
+    pixels, digits = (torch.from_numpy(np.asarray(part)) for part in load_digits(return_X_y=True))
+    written = F.interpolate(pixels.float().reshape(-1, 1, 8, 8) / 16, size=22, mode="bicubic").clamp(0, 1)
     written = F.pad(written, (5, 5, 5, 5)).repeat(UCI_REPEATS, 1, 1, 1)
-    return torch.cat([drawn, written]), torch.cat([labels, torch.from_numpy(uci.target).repeat(UCI_REPEATS)])
+    return torch.cat([drawn, written]), torch.cat([labels, digits.repeat(UCI_REPEATS)])
 
 
 def _has_digits(path: Path) -> bool:
@@ -74,14 +76,16 @@ def _draw(random: np.random.Generator, font: Path, digit: int) -> torch.Tensor:
     return torch.from_numpy(np.asarray(canvas, np.float32) / 255)[None]
 
 
-def main() -> None:
-    """Write other digits where a suite's `disjoint` finds them: python -m benchmarks.other_digits PATH."""
-    path = Path(sys.argv[1])
+def write_other_digits(path: Path) -> None:
+    """Write them where a suite's `disjoint` finds them, unless they are there."""
+    if path.exists():
+        return
     images, labels = other_digits()
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {"images": (images * 255).round().clamp(0, 255).byte(), "labels": labels}
-    save_file(tensors, path, metadata={"class_names": json.dumps([str(digit) for digit in range(10)])})
+    metadata = {"class_names": json.dumps([str(digit) for digit in range(10)])}
+    atomic_write(path, pack_tensors(tensors, metadata))
 
 
 if __name__ == "__main__":
-    main()
+    write_other_digits(Path(sys.argv[1]))
