@@ -14,6 +14,8 @@ from patchmi.views import (
     paper_cifar10_views,
     paper_digit_views,
     paper_public_views,
+    random_parts,
+    random_windows,
     training_views,
 )
 
@@ -271,3 +273,36 @@ def test_mixed_precision_moves_views_by_less_than_a_pixel(block: Callable[[], Vi
             shown.append(block().draw(smooth)[..., 8:-8, 8:-8])
     assert shown[1].dtype == torch.float32
     assert (shown[0] - shown[1]).abs().max() < 1 / SIDE
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (16, 48)])
+def test_a_window_is_a_rectangle_somewhere_at_least_a_third_of_each_side_with_soft_edges(
+    shape: tuple[int, int],
+) -> None:
+    torch.manual_seed(0)
+    shown = random_windows(300, height=shape[0], width=shape[1], least_side=0.35)
+    assert shown.shape == (300, 1, *shape)
+    rows, columns = shown[:, 0].amax(dim=2), shown[:, 0].amax(dim=1)
+    torch.testing.assert_close(shown[:, 0], rows[:, :, None] * columns[:, None, :])
+    for opening, size in ((rows, shape[0]), (columns, shape[1])):
+        # Soft edges open and close halfway: an opening's sum is its side, but where the frame cuts an edge.
+        shares = opening.sum(dim=1) / size
+        assert shares.min() > 0.3
+        assert 0.35 < shares.quantile(0.05) < 0.45
+        assert shares.quantile(0.95) > 0.9
+        middles = (opening * (torch.arange(size) + 0.5)).sum(dim=1) / opening.sum(dim=1) / size
+        narrow = shares < 0.5
+        assert middles[narrow].min() < 0.3
+        assert middles[narrow].max() > 0.7
+        assert ((opening > 0) & (opening < 1)).any()
+
+
+def test_a_part_is_seen_larger_or_smaller_through_a_window() -> None:
+    """Of a picture that is all white, what a part shows is its window; of a small square, its growth."""
+    torch.manual_seed(0)
+    square = torch.zeros(1000, 1, SIDE, SIDE)
+    square[..., SIDE // 2 - 2 : SIDE // 2 + 2, SIDE // 2 - 2 : SIDE // 2 + 2] = 1
+    areas = random_parts(square).sum(dim=(1, 2, 3)) / 16
+    assert 3 < areas.max() < 4.5
+    assert areas.median() < 2
+    assert areas.min() < 0.2

@@ -33,6 +33,8 @@ VIEWS = {
     "paper-celeba": (1, False, False),
 }
 
+BLACK_AND_WHITE = torch.stack([torch.zeros(1, 16, 16), torch.ones(1, 16, 16)])
+
 
 def make_target(
     class_count: int = 2, *, side: int = 16, channel_count: int = 1, name: str = "resnet10"
@@ -45,7 +47,7 @@ def make_target(
 
 
 def thin(recipe: str, **changes: Any) -> Recipe:
-    """A recipe with few channels; unless asked for, without students, head start and selection."""
+    """A recipe with few channels; unless asked for, without students, head start, selection and crops."""
     full = RECIPES[recipe]
     scales = tuple(dataclasses.replace(scale, width=8) for scale in full.scales)
     small = {
@@ -54,6 +56,7 @@ def thin(recipe: str, **changes: Any) -> Recipe:
         "students": (),
         "prior_share": 0.0,
         "candidate_factor": 1.0,
+        "public_weights": full.public_weights and PublicWeights(crops="never"),
     }
     return dataclasses.replace(full, **{**small, **changes})
 
@@ -168,15 +171,24 @@ def test_without_views_the_target_is_asked_about_each_image_once():
     assert with_views.queries.images == (8 + 2 * 64) * RECIPES["default"].views(16).count
 
 
-def test_crops_of_few_public_images_are_looked_at_beside_them(monkeypatch):
-    monkeypatch.setattr("patchmi.attacks.patch_mi.LOOK_COUNT", 30)
-    target, public = make_target(), torch.rand(8, 1, 16, 16)
-    asked = {}
-    for crops in (None, True):
-        door = WhiteBox(target)
-        PatchMI(thin("default"), step_count=1, crops=crops)(door, public, count_per_class=1)
-        asked[crops] = door.queries.images
-    assert asked[True] - asked[None] == (30 - 8) * RECIPES["default"].views(16).count
+@pytest.mark.parametrize(
+    ("crops", "public_count", "crop_count"),
+    [("never", 8, 0), ("always", 80, 2 * 90), ("starving", 8, 2 * 90), ("starving", 80, 0)],
+)
+def test_crops_are_looked_at_beside_public_images_when_few_of_these_speak_for_a_class(
+    crops, public_count, crop_count
+):
+    """A target that is never sure leaves each class nearly all images: 8 are few, 80 are not.
+
+    Crops are looked at twice, the second time variants of the best.
+    """
+    door, public = WhiteBox(make_target()), torch.rand(public_count, 1, 16, 16)
+    weighing = PublicWeights(sharpness=0.1, entropy_weight=100.0, crop_count=90)
+    recipe = thin("default", public_weights=weighing, prior_share=1.0)
+    attack = PatchMI(recipe, step_count=1, crops=crops)
+    made = attack(door, public, count_per_class=1)
+    assert door.queries.images == (public_count + crop_count) * recipe.views(16).count
+    assert any("crops" in note for note in made.notes) == (crop_count > 0)
 
 
 def test_without_coordinates_no_discriminator_knows_where_a_patch_stands():
@@ -200,7 +212,7 @@ def test_each_ablation_changes_nothing_but_its_own_term():
         PatchMI(diversity=False): {"diversity_weight": 0.0},
         PatchMI(students=False): {"students": ()},
         PatchMI(weights=False): {"public_weights": None},
-        PatchMI(crops=True): {"public_weights": PublicWeights(crops=True)},
+        PatchMI(crops="always"): {"public_weights": PublicWeights(crops="always")},
         PatchMI(selection=False): {"candidate_factor": 1.0},
         PatchMI(uses_target=False): silenced,
         PatchMI().without_target(): silenced,
@@ -322,7 +334,7 @@ def test_every_term_has_a_say_in_the_generator_s_step(tmp_path, weight):
 
 def test_the_learning_rate_is_constant_and_then_falls_to_a_twentieth_over_the_last_share_of_the_steps():
     door = WhiteBox(make_target())
-    game = Game(thin("default", decay_share=0.4, learning_rate=0.01), door, [0, 1])
+    game = Game(thin("default", decay_share=0.4, learning_rate=0.01), door, [0, 1], BLACK_AND_WHITE)
 
     def rates_at(share_done: float) -> list[float]:
         game.set_learning_rate(share_done)
@@ -332,7 +344,7 @@ def test_the_learning_rate_is_constant_and_then_falls_to_a_twentieth_over_the_la
     # Half of the fall is done after half of the last share: 0.05 + 0.95 / 2 of 0.01.
     for share_done, rate in ((0.0, 0.01), (0.6, 0.01), (0.8, 0.00525), (1.0, 0.0005)):
         assert rates_at(share_done) == pytest.approx([rate, rate])
-    constant = Game(thin("paper-mnist", learning_rate=0.01), door, [0])
+    constant = Game(thin("paper-mnist", learning_rate=0.01), door, [0], BLACK_AND_WHITE)
     constant.set_learning_rate(0.99)
     assert constant.generator_optimiser.param_groups[0]["lr"] == 0.01
 
@@ -342,9 +354,8 @@ def test_the_two_halves_of_a_batch_show_the_same_classes_evenly_spread_from_othe
     batch_size, class_count
 ):
     classes = list(range(class_count))
-    game = Game(
-        thin("default", batch_size=batch_size, code_count=2), WhiteBox(make_target(class_count)), classes
-    )
+    recipe = thin("default", batch_size=batch_size, code_count=2)
+    game = Game(recipe, WhiteBox(make_target(class_count)), classes, BLACK_AND_WHITE)
     for _ in range(5):
         latents, labels, codes = game.draw_latents()
         assert len(latents) == len(labels) == len(codes) == batch_size
@@ -357,14 +368,14 @@ def test_the_two_halves_of_a_batch_show_the_same_classes_evenly_spread_from_othe
 
 
 def test_a_generator_of_one_class_draws_that_class_alone():
-    game = Game(thin("paper-mnist"), WhiteBox(make_target(3)), [2])
+    game = Game(thin("paper-mnist"), WhiteBox(make_target(3)), [2], BLACK_AND_WHITE)
     assert game.draw_latents()[1].unique().tolist() == [2]
 
 
 def test_public_images_enter_in_the_generator_s_range():
-    game = Game(thin("default", batch_size=500), WhiteBox(make_target()), [0, 1])
     public = torch.linspace(0, 1, 5).reshape(-1, 1, 1, 1).expand(-1, 1, 16, 16)
-    assert game.draw_public(public).unique().tolist() == [-1, -0.5, 0, 0.5, 1]
+    game = Game(thin("default", batch_size=500), WhiteBox(make_target()), [0, 1], public)
+    assert game.draw_public().unique().tolist() == [-1, -0.5, 0, 0.5, 1]
 
 
 def test_before_the_first_step_the_target_has_had_no_word():
@@ -547,23 +558,22 @@ def test_while_the_prior_has_its_head_start_nobody_else_has_a_word():
 def test_a_class_shows_its_discriminator_the_public_images_that_the_target_gives_it():
     """Bright images are of class 1: its weights draw them and nothing else."""
     door = WhiteBox(make_target())
-    game = Game(thin("default"), door, [0, 1])
-    public = torch.stack([torch.zeros(1, 16, 16), torch.ones(1, 16, 16)])
+    game = Game(thin("default"), door, [0, 1], BLACK_AND_WHITE)
     game.public_weights = torch.eye(2)
     labels = torch.tensor([0, 1, 1, 0])
-    assert game.draw_public(public, labels).mean(dim=(1, 2, 3)).tolist() == [-1, 1, 1, -1]
-    assert set(game.draw_public(public).mean(dim=(1, 2, 3)).tolist()) == {-1, 1}
-    assert len(game.draw_public(public)) == 64
+    assert game.draw_public(labels).mean(dim=(1, 2, 3)).tolist() == [-1, 1, 1, -1]
+    assert set(game.draw_public().mean(dim=(1, 2, 3)).tolist()) == {-1, 1}
+    assert len(game.draw_public()) == 64
 
 
 def test_a_class_draws_its_public_images_as_often_as_they_weigh():
     """Five greys; what class 1 must not draw stands at both ends and in the middle."""
-    game = Game(thin("default"), WhiteBox(make_target()), [0, 1])
     public = (torch.arange(5) / 4).reshape(-1, 1, 1, 1).expand(-1, 1, 16, 16)
+    game = Game(thin("default"), WhiteBox(make_target()), [0, 1], public)
     game.public_weights = torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.0], [0.0, 0.7, 0.0, 0.3, 0.0]])
     labels = torch.arange(2).repeat(10_000)
     torch.manual_seed(0)
-    greys = (game.draw_public(public, labels).mean(dim=(1, 2, 3)) * 2 + 2).round().long()
+    greys = (game.draw_public(labels).mean(dim=(1, 2, 3)) * 2 + 2).round().long()
     for label in (0, 1):
         shares = greys[labels == label].bincount(minlength=5) / 10_000
         assert shares.tolist() == pytest.approx(game.public_weights[label].tolist(), abs=0.015)
@@ -576,8 +586,9 @@ def test_a_snapshot_does_not_grow_without_bound(class_count: int, expected: int)
 
 
 def test_two_images_of_a_class_differ_enough_at_a_share_of_what_two_public_ones_of_it_do():
-    game = Game(thin("default", public_weights=None, diversity_share=0.5), WhiteBox(make_target()), [0, 1])
-    game.look_at(torch.stack([torch.zeros(1, 16, 16), torch.ones(1, 16, 16)]), silent)
+    recipe = thin("default", public_weights=None, diversity_share=0.5)
+    game = Game(recipe, WhiteBox(make_target()), [0, 1], BLACK_AND_WHITE)
+    game.look_at_public(silent)
     # Black and white are 2 apart, and half of all pairs are one of each.
     assert game.diversity_caps.tolist() == pytest.approx([0.5, 0.5], abs=0.1)
 
@@ -585,7 +596,8 @@ def test_two_images_of_a_class_differ_enough_at_a_share_of_what_two_public_ones_
 def test_of_all_that_is_drawn_the_images_the_target_is_surest_of_are_kept():
     """The same game, asked with and without selection: what is kept is the best half, in the order drawn."""
     door = WhiteBox(make_target())
-    game = Game(thin("default", candidate_factor=2.0, views=lambda _: IDENTITY), door, [0, 1])
+    recipe = thin("default", candidate_factor=2.0, views=lambda _: IDENTITY)
+    game = Game(recipe, door, [0, 1], BLACK_AND_WHITE)
     torch.manual_seed(3)
     kept = game.answer(4)
     game.recipe = dataclasses.replace(game.recipe, candidate_factor=1.0)
@@ -600,7 +612,7 @@ def test_of_all_that_is_drawn_the_images_the_target_is_surest_of_are_kept():
 
 
 def test_the_average_follows_at_first_and_lags_later():
-    game = Game(thin("default", average_decay=0.9), WhiteBox(make_target()), [0, 1])
+    game = Game(thin("default", average_decay=0.9), WhiteBox(make_target()), [0, 1], BLACK_AND_WHITE)
     present, average = (net.state_dict()["embedding.weight"] for net in (game.generator, game.average))
     present.fill_(1)
     for step, share in ((0, 1.0), (10, 0.5), (10_000, 0.1)):

@@ -63,7 +63,7 @@ def test_with_images_of_the_targets_kind_a_judge_recognises_it_and_not_its_contr
 def test_the_conditional_gan_alone_learns_the_classes_from_pseudo_labels(target, quarters, fit):
     """α = 0 and no more than one step of the search: what is recognised, the discriminator has taught."""
     judge = fit("lenet", width=4, seed=1)
-    attack = dataclasses.replace(BRIEF, gan_step_count=100, gan_learning_rate=3e-3, alpha=0.0, step_count=1)
+    attack = dataclasses.replace(BRIEF, gan_step_count=200, gan_learning_rate=3e-3, alpha=0.0, step_count=1)
     made = attack(WhiteBox(target), quarters(120, seed=4)[0], count_per_class=20)
     with torch.no_grad():
         hits = judge(made.images).argmax(dim=1) == made.labels

@@ -19,6 +19,7 @@ from patchmi.attacks import (
     GenerativeMI,
     PatchMI,
     PlgMI,
+    PublicWeights,
     VariationalMI,
 )
 from patchmi.runs import open_run
@@ -32,7 +33,11 @@ SHAPE = (1, 16, 16)
 
 
 BRIEF: dict[str, AbstractAttack] = {
-    "patch-mi": PatchMI(dataclasses.replace(RECIPES["default"], student_warm_up=2)),
+    "patch-mi": PatchMI(
+        dataclasses.replace(
+            RECIPES["default"], student_warm_up=2, public_weights=PublicWeights(crop_count=60)
+        )
+    ),
     "generative": GenerativeMI(
         gan=GanTraining(step_count=60, batch_size=64, latent_size=32, width=16, learning_rate=1e-3),
         restart_count=5,

@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from patchmi.attacks.public_prior import public_weights, tilt, with_crops
+from patchmi.attacks import public_prior
+from patchmi.attacks.public_prior import crops_of, effective_counts, public_weights, some_of, tilt
 from patchmi.losses import Moments
+from patchmi.networks import ARCHITECTURES
 from patchmi.target import Target, WhiteBox
-from patchmi.types import silent
-from patchmi.views import IDENTITY, affine_views
+from patchmi.types import Images, silent
+from patchmi.views import IDENTITY, Views, affine_views
 
 
 def layer_of(values: torch.Tensor, *, mean: float, variance: float) -> Moments:
@@ -82,12 +84,14 @@ DOOR = WhiteBox(Target(Brightness(), ("dark", "bright"), (1, 8, 8)))
 GREYS = torch.linspace(0, 1, 5)[:, None, None, None].expand(5, 1, 8, 8).contiguous()
 
 
+def ask(door: WhiteBox, images: Images, views: Views = IDENTITY) -> public_prior.Answers:
+    return public_prior.ask(door, images, views=views, progress=silent, description="Looking")
+
+
 @pytest.mark.parametrize("sharpness", [1.0, 3.0])
 def test_a_class_draws_what_the_target_takes_for_it(sharpness: float) -> None:
     """Without views and with even weights, q(x|y) is p(y|x)^g, normalised."""
-    weights = public_weights(
-        DOOR, GREYS, views=IDENTITY, sharpness=sharpness, entropy_weight=1e6, progress=silent
-    )
+    weights = public_weights(ask(DOOR, GREYS), sharpness=sharpness, entropy_weight=1e6)
     answers = Brightness()(GREYS).softmax(dim=1).T ** sharpness
     torch.testing.assert_close(weights, answers / answers.sum(dim=1, keepdim=True), atol=1e-4, rtol=1e-3)
 
@@ -101,60 +105,81 @@ class Sure(nn.Module):
 
 def test_a_class_that_the_target_gives_to_nothing_draws_all_images_alike() -> None:
     door = WhiteBox(Target(Sure(), ("all", "none"), (1, 8, 8)))
-    weights = public_weights(door, GREYS, views=IDENTITY, sharpness=3.0, entropy_weight=0.01, progress=silent)
+    weights = public_weights(ask(door, GREYS), sharpness=3.0, entropy_weight=0.01)
     torch.testing.assert_close(weights, torch.full((2, 5), 0.2))
 
 
-def test_of_too_many_images_as_many_as_can_be_held_are_looked_at(monkeypatch) -> None:
-    monkeypatch.setattr("patchmi.attacks.public_prior.LOOK_COUNT", 3)
+def test_what_is_asked_in_two_parts_weighs_as_if_asked_at_once() -> None:
     torch.manual_seed(0)
-    weights = public_weights(DOOR, GREYS, views=IDENTITY, sharpness=1.0, entropy_weight=1e6, progress=silent)
-    looked_at = weights[0] > 0
-    assert int(looked_at.sum()) == 3
-    assert torch.equal(weights[1] > 0, looked_at)
-    answers = Brightness()(GREYS[looked_at]).softmax(dim=1).T
-    expected = answers / answers.sum(dim=1, keepdim=True)
-    torch.testing.assert_close(weights[:, looked_at], expected, atol=1e-4, rtol=1e-3)
+    model = ARCHITECTURES["resnet10"](class_count=2, channel_count=1, width=4).eval()
+    door = WhiteBox(Target(model, ("dark", "bright"), (1, 8, 8)))
+    public = torch.rand(9, 1, 8, 8)
+    at_once, in_parts = ask(door, public), ask(door, public[:4]).and_of(ask(door, public[4:]))
+    assert len(at_once.layers) == len(in_parts.layers) > 0
+    for one, other in zip(at_once.layers, in_parts.layers, strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(
+        public_weights(in_parts, sharpness=2.0, entropy_weight=0.1),
+        public_weights(at_once, sharpness=2.0, entropy_weight=0.1),
+    )
+
+
+def test_a_class_draws_in_effect_from_as_many_images_as_even_weights_would() -> None:
+    weights = torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.0, 0.5, 0.5, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    assert effective_counts(weights).tolist() == [4, 2, 1]
+
+
+def test_of_too_many_images_some_are_chosen_at_random_once_for_a_seed(monkeypatch) -> None:
+    monkeypatch.setattr("patchmi.attacks.public_prior.LOOK_COUNT", 40)
+    public = torch.arange(100).float().reshape(-1, 1, 1, 1)
+    chosen = some_of(public, seed=0).flatten().tolist()
+    assert len(set(chosen)) == 40
+    assert chosen == sorted(chosen)
+    assert chosen == some_of(public, seed=0).flatten().tolist()
+    assert chosen != some_of(public, seed=1).flatten().tolist()
+    assert torch.equal(some_of(public[:40], seed=0), public[:40])
 
 
 def test_every_answer_is_counted_and_every_view_asked() -> None:
     door = WhiteBox(Target(Brightness(), ("dark", "bright"), (1, 8, 8)))
     public = torch.rand(300, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     views = affine_views(draw_count=2)
-    weights = public_weights(door, public, views=views, sharpness=1.0, entropy_weight=1.0, progress=silent)
+    weights = public_weights(ask(door, public, views), sharpness=1.0, entropy_weight=1.0)
     assert weights.shape == (2, 300)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(2))
     assert (door.queries.images, door.queries.forward, door.queries.backward) == (900, 6, 0)
 
 
-def test_crops_make_up_for_public_images_that_are_few() -> None:
-    public = torch.rand(5, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize(("image_count", "expected"), [(3, 60), (70, 1300)])
+@pytest.mark.parametrize("has_parents", [False, True])
+def test_crops_are_the_same_for_the_same_seed_and_no_more_than_twenty_of_each(
+    image_count: int, expected: int, has_parents: bool
+) -> None:
+    public = torch.rand(image_count, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    parents = torch.full((image_count,), 1 / image_count) if has_parents else None
     torch.manual_seed(1)
     expected_draw = torch.rand(3)
     torch.manual_seed(1)
-    pool = with_crops(public, count=13, seed=0)
+    crops = crops_of(public, parents=parents, count=1300, seed=0)
     assert torch.equal(torch.rand(3), expected_draw), "the random state must go on as if nothing was drawn"
-    assert pool.shape == (13, 1, 16, 16)
-    assert pool.min() >= 0
-    assert pool.max() <= 1
-    assert torch.equal(pool[:5], public)
-    assert len(pool.flatten(1).unique(dim=0)) == 13
-    assert torch.equal(with_crops(public, count=13, seed=0), pool)
-    assert not torch.equal(with_crops(public, count=13, seed=1), pool)
+    assert crops.shape == (expected, 1, 16, 16)
+    assert crops.min() >= 0
+    assert crops.max() <= 1
+    assert len(crops.flatten(1).unique(dim=0)) == expected
+    assert torch.equal(crops_of(public, parents=parents, count=1300, seed=0), crops)
+    assert not torch.equal(crops_of(public, parents=parents, count=1300, seed=1), crops)
 
 
-@pytest.mark.parametrize("count", [1, 5])
-def test_enough_public_images_stay_as_they_are(count: int) -> None:
-    public = torch.rand(5, 1, 16, 16)
-    assert torch.equal(with_crops(public, count=count, seed=0), public)
+def test_variants_are_of_their_parents_alone() -> None:
+    """Four greys of which the second alone has children: no variant is brighter than it."""
+    public = (torch.arange(1, 5) / 4).reshape(-1, 1, 1, 1).expand(-1, 1, 16, 16)
+    children = crops_of(public, parents=torch.tensor([0.0, 1.0, 0.0, 0.0]), count=90, seed=0)
+    torch.testing.assert_close(children.amax(dim=(1, 2, 3)).median(), torch.tensor(0.5))
+    assert children.max() < 0.5 + 1e-5
 
 
-def test_a_crop_shows_a_part_larger_or_the_whole_smaller() -> None:
-    """A square in the middle covers up to four times its area, and half of it where it stays whole."""
-    public = torch.zeros(1, 1, 32, 32)
-    public[..., 8:24, 8:24] = 1
-    crops = with_crops(public, count=400, seed=0)[1:]
-    areas = crops.sum(dim=(1, 2, 3)) / public.sum()
-    assert areas.max() < 4.01
-    assert areas.max() > 2
-    assert areas.min() < 0.6
+def test_crops_are_drawn_in_full_precision_whatever_the_networks_use() -> None:
+    public = torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    exact = crops_of(public, parents=None, count=90, seed=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(crops_of(public, parents=None, count=90, seed=0), exact)

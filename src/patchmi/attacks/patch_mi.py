@@ -29,16 +29,18 @@ from patchmi.attacks.patch_mi_game import Game
 from patchmi.attacks.patch_mi_recipes import (
     RECIPES,
     ClassPatchScale,
+    Crops,
     PatchScale,
     PublicWeights,
     Recipe,
     RecipeName,
 )
-from patchmi.attacks.public_prior import LOOK_COUNT, with_crops
 from patchmi.runs import Cache, Checkpoint
 from patchmi.target import WhiteBox
 from patchmi.types import Images, Labels, Observer, Progress, Reconstructions, unobserved
 from patchmi.views import IDENTITY
+
+CROPS_NOTE = "Random crops of the public images stood beside them: more images that speak for a class."
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class PatchMI(AbstractAttack):
         attack_weight: λ, the weight of the target's word, instead of the recipe's.
         n_codes: Values of the InfoGAN code, instead of the recipe's; above 1 a network Q learns to read it.
         reduction: `mean_logit` or `per_patch`, instead of the recipe's.
-        crops: Whether random crops of the public images stand beside them, instead of the recipe's: meant for
-            public images of which few look like any class (`docs/experiments.md`, "Why a class starves").
+        crops: When random crops of the public images stand beside them, instead of the recipe's;
+            `starving`: if few of them look like any class (`docs/experiments.md`, "Why a class starves").
         patches: Off: an ordinary discriminator that judges whole images.
         views: Off: the target sees the images as they are.
         coordinates: Off: the patch discriminators do not know where a patch stands.
@@ -70,7 +72,7 @@ class PatchMI(AbstractAttack):
     attack_weight: float | None = None
     n_codes: int | None = None
     reduction: losses.PatchReduction | None = None
-    crops: bool | None = None
+    crops: Crops | None = None
     patches: bool = True
     views: bool = True
     coordinates: bool = True
@@ -116,7 +118,7 @@ class PatchMI(AbstractAttack):
         )
 
     def _weighing(self, recipe: Recipe) -> PublicWeights | None:
-        """How public images are weighed, with or without crops of them."""
+        """How public images are weighed, and when with crops of them."""
         weighing = recipe.public_weights
         return weighing if weighing is None or self.crops is None else replace(weighing, crops=self.crops)
 
@@ -152,7 +154,7 @@ class PatchMI(AbstractAttack):
         del cache  # its prior is trained together with its generator, against the target
         recipe = self.settings(door.image_shape[1])
         _check_shape(recipe, door.image_shape)
-        notes = ()
+        notes: tuple[str, ...] = ()
         if recipe.batch_norm_weight > 0 and not door.has_batch_norm:
             recipe = replace(recipe, batch_norm_weight=0.0)
             notes = ("The target has no batch norm: the attack ran without batch-norm matching.",)
@@ -163,21 +165,17 @@ class PatchMI(AbstractAttack):
         state = checkpoint.load() or {"group": 0, "answers": []}
         answers: list[dict[str, Any]] = state["answers"]
         step_count = recipe.steps_on(len(public))
-        if recipe.public_weights and recipe.public_weights.crops:
-            public = with_crops(public, count=LOOK_COUNT, seed=seed)
-        public = public.to(machine.device())
         for group in range(state["group"], len(groups)):
             torch.manual_seed(seed * 1_000_003 + groups[group][0])
-            game = Game(recipe, door, groups[group])
+            game = Game(recipe, door, groups[group], public, seed=seed)
             if "game" in state:
                 game.restore(state.pop("game"))
                 machine.restore_random_state(state["random"])
             else:
-                _prepare(game, public, precision=self.precision, progress=progress)
+                _prepare(game, precision=self.precision, progress=progress)
             with checkpoint.guard():
                 _play(
                     game,
-                    public,
                     precision=self.precision,
                     steps=progress(range(game.step, step_count), self._describe(groups, group, seed)),
                     after_step=lambda game=game, group=group: checkpoint.save_if_due(
@@ -193,6 +191,8 @@ class PatchMI(AbstractAttack):
                     first_step=group * step_count,
                 )
             answers.append(game.answer(count_per_class))
+            if game.parents and CROPS_NOTE not in notes:
+                notes = (*notes, CROPS_NOTE)
         images = torch.cat([answer["images"] for answer in answers]).float() / 255
         labels = torch.cat([answer["labels"] for answer in answers])
         return Reconstructions(
@@ -233,21 +233,20 @@ def _check_shape(recipe: Recipe, image_shape: tuple[int, int, int]) -> None:
         )
 
 
-def _prepare(game: Game, public: Images, *, precision: machine.Precision, progress: Progress) -> None:
+def _prepare(game: Game, *, precision: machine.Precision, progress: Progress) -> None:
     """Before the first step: look at the public images, and let the students learn the target from them."""
     began = time.perf_counter()
     with machine.mixed_precision(precision):
-        game.look_at(public, progress)
+        game.look_at_public(progress)
         if game.recipe.students:
             for _ in progress(range(game.recipe.student_warm_up), "Students learn the target"):
                 _, labels, _ = game.draw_latents()
-                game.teach(torch.cat([game.draw_public(public), game.draw_public(public, labels)]))
+                game.teach(torch.cat([game.draw_public(), game.draw_public(labels)]))
     game.seconds += time.perf_counter() - began
 
 
 def _play(
     game: Game,
-    public: Images,
     *,
     steps: Iterable[int],
     step_count: int,
@@ -266,7 +265,7 @@ def _play(
         game.set_learning_rate(step / step_count)
         with machine.mixed_precision(precision):
             latents, labels, codes = game.draw_latents()
-            real = game.draw_public(public, labels)
+            real = game.draw_public(labels)
             fake = game.generator(latents, labels if recipe.is_conditional else codes)
 
             discriminators_loss = _mean(

@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from patchmi import losses, machine
 from patchmi.attacks.base import snapshot_count
 from patchmi.attacks.patch_mi_recipes import ClassPatchScale, PatchScale, Recipe
-from patchmi.attacks.public_prior import Weights, public_weights
+from patchmi.attacks.public_prior import (
+    GENERATION_COUNT,
+    STARVING_COUNT,
+    Weights,
+    ask,
+    crops_of,
+    effective_counts,
+    public_weights,
+    some_of,
+)
 from patchmi.attacks.students import Students
 from patchmi.networks import (
     ClassPatchDiscriminator,
@@ -32,9 +41,14 @@ DISTANCE_COUNT = 300
 class Game:
     """What the training of one generator is made of, and what must be kept to go on with it."""
 
-    def __init__(self, recipe: Recipe, door: WhiteBox, classes: list[int]) -> None:
+    def __init__(
+        self, recipe: Recipe, door: WhiteBox, classes: list[int], public: Images, *, seed: int = 0
+    ) -> None:
         channel_count, image_size, _ = door.image_shape
-        self.recipe, self.door, self.classes = recipe, door, classes
+        self.recipe, self.door, self.classes, self.seed = recipe, door, classes, seed
+        self.public = (some_of(public, seed=seed) if recipe.public_weights else public).to(machine.device())
+        self.whole_count = len(self.public)
+        self.parents: list[Float[Tensor, " n"] | None] = []
         self.views = recipe.views(image_size)
         self.public_views = recipe.public_views(image_size) if recipe.public_views else nn.Identity()
         if recipe.is_conditional:
@@ -74,26 +88,46 @@ class Game:
         self.step = 0
         self.seconds = 0.0
 
-    def look_at(self, public: Images, progress: Progress) -> None:
-        """Weigh the public images for each class, and see how different two of a class are."""
+    def look_at_public(self, progress: Progress) -> None:
+        """Weigh the public images for each class, and see how different two of a class are.
+
+        Where most classes would draw from a handful of them, random crops of them are looked at too, and in
+        their place variants of the crops and images that the classes then draw.
+        """
         if weighing := self.recipe.public_weights:
-            self.public_weights = public_weights(
-                self.door,
-                public,
-                views=self.views,
-                sharpness=weighing.sharpness,
-                entropy_weight=weighing.entropy_weight,
-                progress=progress,
+            look = partial(ask, self.door, views=self.views, progress=progress)
+            weigh = partial(
+                public_weights, sharpness=weighing.sharpness, entropy_weight=weighing.entropy_weight
             )
+            answers = look(self.public, description="The target looks at the public images")
+            weights = weigh(answers)
+            is_starving = effective_counts(weights).median() < STARVING_COUNT
+            if weighing.crops == "always" or (weighing.crops == "starving" and is_starving):
+                parents = None
+                for generation in range(1, GENERATION_COUNT + 1):
+                    self._breed(parents)
+                    crops = self.public[self.whole_count :]
+                    description = f"The target looks at crops of them, {generation} of {GENERATION_COUNT}"
+                    weights = weigh(answers.and_of(look(crops, description=description)))
+                    parents = weights.mean(dim=0)
+            self.public_weights = weights
         if self.recipe.diversity_weight > 0:
             for label in range(self.door.class_count):
                 labels = torch.full((DISTANCE_COUNT,), label)
-                first, second = self.draw_public(public, labels), self.draw_public(public, labels)
+                first, second = self.draw_public(labels), self.draw_public(labels)
                 distance = losses.pooled_distance(first, second, pooling=self.recipe.diversity_pooling)
                 self.diversity_caps[label] = self.recipe.diversity_share * distance.mean()
 
+    def _breed(self, parents: Float[Tensor, " n"] | None) -> None:
+        """Put random crops in the place of the crops there are, beside the whole images."""
+        assert self.recipe.public_weights is not None
+        self.parents.append(parents)
+        crop_count = self.recipe.public_weights.crop_count
+        crops = crops_of(self.public, parents=parents, count=crop_count, seed=self.seed)
+        self.public = torch.cat([self.public[: self.whole_count], crops])
+
     def draw_public(
-        self, public: Images, labels: Int[Tensor, " batch"] | None = None
+        self, labels: Int[Tensor, " batch"] | None = None
     ) -> Float[Tensor, "batch channels height width"]:
         """Public images in [-1, 1]: one as each label's class draws them, or a batch of any."""
         if labels is not None and self.public_weights is not None:
@@ -104,8 +138,9 @@ class Game:
                 own = labels == label
                 index[own] = torch.multinomial(self.public_weights[label], int(own.sum()), replacement=True)
         else:
-            index = torch.randint(len(public), (self.recipe.batch_size if labels is None else len(labels),))
-        return self.public_views(public[index.to(public.device)]) * 2 - 1
+            count = self.recipe.batch_size if labels is None else len(labels)
+            index = torch.randint(len(self.public), (count,))
+        return self.public_views(self.public[index.to(self.public.device)]) * 2 - 1
 
     def teach(self, images: Images) -> None:
         """Let the students learn what the target says of views of images in [-1, 1]."""
@@ -192,6 +227,7 @@ class Game:
         return {
             **{name: part.state_dict() for name, part in self._parts().items()},
             "students": self.students.state(),
+            "parents": self.parents,
             "public_weights": self.public_weights,
             "diversity_caps": self.diversity_caps,
             "snapshot_latents": self.snapshot_latents,
@@ -206,6 +242,8 @@ class Game:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.students.restore(state["students"])
+        for parents in state["parents"]:
+            self._breed(parents)
         self.public_weights = state["public_weights"]
         self.diversity_caps = state["diversity_caps"].to(machine.device())
         self.snapshot_latents = state["snapshot_latents"].to(machine.device())

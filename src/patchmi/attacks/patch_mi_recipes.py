@@ -19,6 +19,8 @@ from patchmi.views import (
 
 RecipeName = Literal["default", "paper-mnist", "paper-emnist", "paper-cifar10", "paper-celeba"]
 
+Crops = Literal["never", "starving", "always"]
+
 
 @dataclass(frozen=True)
 class PatchScale:
@@ -48,8 +50,10 @@ class PublicWeights:
     """How much more a sure answer weighs than an unsure one."""
     entropy_weight: float = 0.01
     """How dear evenness of the weights is, beside agreement with the target's batch norms."""
-    crops: bool = False
-    """Whether random crops stand beside public images that are fewer than can be looked at."""
+    crops: Crops = "starving"
+    """When random crops stand beside the public images; `starving`: if most classes draw from a handful."""
+    crop_count: int = 20_000
+    """Crops of a generation, at most 20 for each image."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,11 @@ Model Inversion Attack via Conditional Generative Adversarial Network", AAAI 202
 Differs from the paper: weights instead of the n best images of each class, asked under random views, and the
 tilt by the target's batch-norm statistics, which is ours. So are the crops: of whole letters a handful speak
 for a digit, and a class that draws the same few images again and again starves; of their parts hundreds do.
+They are bred as particles are resampled: N. Gordon, D. Salmond, A. Smith, "Novel Approach to Nonlinear/
+Non-Gaussian Bayesian State Estimation", IEE Proceedings F, 1993; without weighing for how they were bred.
 """
+
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -22,85 +26,129 @@ from patchmi.attacks.base import descend
 from patchmi.losses import Moments, batch_norm_loss
 from patchmi.target import WhiteBox
 from patchmi.types import Images, Progress
-from patchmi.views import Views, part_views
+from patchmi.views import Views, random_parts, random_variants
 
 TILT_STEPS = 400
 CLASS_BALANCE = 0.3
 """Weight of even class shares in the tilt."""
 LOOK_COUNT = 20_000
-"""Public images that are looked at; of more, as many at random, and the others weigh nothing."""
+"""Public images that the target is asked about; of more, as many at random."""
+CROPS_OF_EACH = 20
+"""Crops for each image at most: more of the same few would show little new."""
+GENERATION_COUNT = 2
+"""First crops of any image, then variants of those that the classes draw."""
+STARVING_COUNT = 50
+"""Images that a class draws from in effect, in the median over classes, below which crops are wanted."""
 BATCH_SIZE = 256
 
 Weights = Float[Tensor, "classes n"]
 """Probability with which a class draws each public image; every row sums to 1."""
 
 
-def with_crops(public: Images, *, count: int, seed: int) -> Float[Tensor, "count channels height width"]:
-    """Public images, and random crops of them until there are `count`; all of them if they are more.
+class Answers(NamedTuple):
+    """What a target says of images, and what it sees in them."""
+
+    probabilities: Float[Tensor, "n classes"]
+    """Of each class, the mean over an image's views."""
+    layers: list[Moments]
+    """One a batch-norm layer: mean and variance over each image's own positions, n×channels."""
+
+    def and_of(self, others: "Answers") -> "Answers":
+        """What it says of these images and others, in this order."""
+        layers = [
+            one._replace(
+                batch_mean=torch.cat([one.batch_mean, other.batch_mean]),
+                batch_variance=torch.cat([one.batch_variance, other.batch_variance]),
+            )
+            for one, other in zip(self.layers, others.layers, strict=True)
+        ]
+        return Answers(torch.cat([self.probabilities, others.probabilities]), layers)
+
+
+def some_of(public: Images, *, seed: int) -> Float[Tensor, "some channels height width"]:
+    """At most `LOOK_COUNT` public images, chosen at random once for a seed."""
+    if len(public) <= LOOK_COUNT:
+        return public
+    with machine.seeded(seed):
+        return public[torch.randperm(len(public))[:LOOK_COUNT].sort().values.to(public.device)]
+
+
+def crops_of(
+    public: Float[Tensor, "n channels height width"],
+    *,
+    parents: Float[Tensor, " n"] | None,
+    count: int,
+    seed: int,
+) -> Float[Tensor, "crops channels height width"]:
+    """Random parts of random public images, or variants of those that are given; the seed decides.
 
     Torch's global random state goes on as if nothing had been drawn.
 
     Args:
-        public: What the attacker has, in [0, 1].
-        count: Images and crops together.
-        seed: Of the crops.
+        public: Images in [0, 1].
+        parents: Probability with which each is varied (`views.random_variants`); None: parts of any
+            (`views.random_parts`).
+        count: How many, at most `CROPS_OF_EACH` for each image.
+        seed: Of the draw.
     """
-    crop_count = count - len(public)
-    if crop_count <= 0:
-        return public
-    with machine.seeded(seed):
-        chosen = torch.randint(len(public), (crop_count,))
-        return torch.cat([public, part_views()(public[chosen])])
+    # Not in bfloat16, whatever the networks run in: angles and shifts would be rounded.
+    with machine.seeded(seed), torch.autocast(public.device.type, enabled=False):
+        count = min(count, CROPS_OF_EACH * len(public))
+        if parents is None:
+            vary, chosen = random_parts, torch.randint(len(public), (count,))
+        else:
+            vary, chosen = random_variants, torch.multinomial(parents, count, replacement=True)
+        # A thousand at a time: kornia holds several copies of what it turns.
+        return torch.cat([vary(public[some.to(public.device)]) for some in chosen.split(1000)])
 
 
-def public_weights(
-    door: WhiteBox,
-    public: Images,
-    *,
-    views: Views,
-    sharpness: float,
-    entropy_weight: float,
-    progress: Progress,
-) -> Weights:
-    """Ask the target about every public image, and weigh them for each class.
+def ask(door: WhiteBox, images: Images, *, views: Views, progress: Progress, description: str) -> Answers:
+    """Show the target images in [0, 1] as they are and in all their views.
 
     Args:
         door: Access to the target.
-        public: What the attacker has, in [0, 1].
-        views: An image must count as its class in all its views.
+        images: What it is asked about.
+        views: An image must count as its class in all of them.
+        progress: How to show how far it is.
+        description: What the progress calls it.
+    """
+    # Filled in place: many small tensors kept between large ones that go would leave the heap in holes.
+    probabilities = torch.empty(len(images), door.class_count, device=images.device)
+    layers: list[Moments] = []
+    for start in progress(range(0, len(images), BATCH_SIZE), description):
+        batch = images[start : start + BATCH_SIZE]
+        with torch.no_grad():
+            logits, of_images = door.logits_and_image_moments(batch)
+            shown = [logits] + [door.logits(views.vary(batch)) for _ in range(views.draw_count)]
+        part = slice(start, start + len(batch))
+        probabilities[part] = torch.stack([one.float().softmax(dim=1) for one in shown]).mean(dim=0)
+        layers = layers or [_room_for(len(images), layer) for layer in of_images]
+        for layer, seen in zip(layers, of_images, strict=True):
+            layer.batch_mean[part], layer.batch_variance[part] = seen.batch_mean, seen.batch_variance
+    return Answers(probabilities, layers)
+
+
+def public_weights(answers: Answers, *, sharpness: float, entropy_weight: float) -> Weights:
+    """Weigh public images for each class by what the target says of them.
+
+    Args:
+        answers: What it says.
         sharpness: g: how much more a sure answer weighs than an unsure one.
         entropy_weight: How dear evenness of the weights is, beside agreement of the moments.
-        progress: How to show how far it is.
 
     Returns:
         On the CPU, where batches are drawn.
     """
-    public_count = len(public)
-    looked_at = torch.arange(public_count)
-    if public_count > LOOK_COUNT:
-        looked_at = torch.randperm(public_count)[:LOOK_COUNT].sort().values
-        public = public[looked_at.to(public.device)]
-    # Filled in place: many small tensors kept between large ones that go would leave the heap in holes.
-    probabilities = torch.empty(len(public), door.class_count, device=public.device)
-    layers: list[Moments] = []
-    starts = range(0, len(public), BATCH_SIZE)
-    for start in progress(starts, "The target looks at the public images"):
-        images = public[start : start + BATCH_SIZE]
-        with torch.no_grad():
-            logits, of_images = door.logits_and_image_moments(images)
-            shown = [logits] + [door.logits(views.vary(images)) for _ in range(views.draw_count)]
-        part = slice(start, start + len(images))
-        probabilities[part] = torch.stack([one.float().softmax(dim=1) for one in shown]).mean(dim=0)
-        layers = layers or [_room_for(len(public), layer) for layer in of_images]
-        for layer, seen in zip(layers, of_images, strict=True):
-            layer.batch_mean[part], layer.batch_variance[part] = seen.batch_mean, seen.batch_variance
-    tilted = tilt(probabilities, layers, entropy_weight=entropy_weight)
+    tilted = tilt(answers.probabilities, answers.layers, entropy_weight=entropy_weight)
     # By logarithms: a class that the target gives to nothing would have weights of 0/0.
     tiny = torch.finfo(torch.float32).tiny
-    log_shares = sharpness * probabilities.T.clamp_min(tiny).log() + tilted.clamp_min(tiny).log()
-    weights = torch.zeros(door.class_count, public_count)
-    weights[:, looked_at] = log_shares.softmax(dim=1).cpu()
-    return weights
+    log_shares = sharpness * answers.probabilities.T.clamp_min(tiny).log() + tilted.clamp_min(tiny).log()
+    return log_shares.softmax(dim=1).cpu()
+
+
+def effective_counts(weights: Weights) -> Float[Tensor, " classes"]:
+    """1/Σw²: about as many images as each class in fact draws from (L. Kish, "Survey Sampling", 1965)."""
+    return 1 / weights.square().sum(dim=1)
 
 
 def tilt(
