@@ -559,7 +559,7 @@ def test_a_class_shows_its_discriminator_the_public_images_that_the_target_gives
     """Bright images are of class 1: its weights draw them and nothing else."""
     door = WhiteBox(make_target())
     game = Game(thin("default"), door, [0, 1], BLACK_AND_WHITE)
-    game.public_weights = torch.eye(2)
+    game.pool.weights = torch.eye(2)
     labels = torch.tensor([0, 1, 1, 0])
     assert game.draw_public(labels).mean(dim=(1, 2, 3)).tolist() == [-1, 1, 1, -1]
     assert set(game.draw_public().mean(dim=(1, 2, 3)).tolist()) == {-1, 1}
@@ -570,14 +570,14 @@ def test_a_class_draws_its_public_images_as_often_as_they_weigh():
     """Five greys; what class 1 must not draw stands at both ends and in the middle."""
     public = (torch.arange(5) / 4).reshape(-1, 1, 1, 1).expand(-1, 1, 16, 16)
     game = Game(thin("default"), WhiteBox(make_target()), [0, 1], public)
-    game.public_weights = torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.0], [0.0, 0.7, 0.0, 0.3, 0.0]])
+    game.pool.weights = torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.0], [0.0, 0.7, 0.0, 0.3, 0.0]])
     labels = torch.arange(2).repeat(10_000)
     torch.manual_seed(0)
     greys = (game.draw_public(labels).mean(dim=(1, 2, 3)) * 2 + 2).round().long()
     for label in (0, 1):
         shares = greys[labels == label].bincount(minlength=5) / 10_000
-        assert shares.tolist() == pytest.approx(game.public_weights[label].tolist(), abs=0.015)
-        assert shares[game.public_weights[label] == 0].sum() == 0
+        assert shares.tolist() == pytest.approx(game.pool.weights[label].tolist(), abs=0.015)
+        assert shares[game.pool.weights[label] == 0].sum() == 0
 
 
 @pytest.mark.parametrize(("class_count", "expected"), [(1, 20), (50, 20), (51, 19), (1000, 1), (2000, 1)])

@@ -191,7 +191,7 @@ class PatchMI(AbstractAttack):
                     first_step=group * step_count,
                 )
             answers.append(game.answer(count_per_class))
-            if game.parents and CROPS_NOTE not in notes:
+            if game.pool.has_crops and CROPS_NOTE not in notes:
                 notes = (*notes, CROPS_NOTE)
         images = torch.cat([answer["images"] for answer in answers]).float() / 255
         labels = torch.cat([answer["labels"] for answer in answers])

@@ -13,16 +13,7 @@ from torch import Tensor, nn
 from patchmi import losses, machine
 from patchmi.attacks.base import snapshot_count
 from patchmi.attacks.patch_mi_recipes import ClassPatchScale, PatchScale, Recipe
-from patchmi.attacks.public_prior import (
-    GENERATION_COUNT,
-    STARVING_COUNT,
-    Weights,
-    ask,
-    crops_of,
-    effective_counts,
-    public_weights,
-    some_of,
-)
+from patchmi.attacks.public_pool import PublicPool
 from patchmi.attacks.students import Students
 from patchmi.networks import (
     ClassPatchDiscriminator,
@@ -45,10 +36,8 @@ class Game:
         self, recipe: Recipe, door: WhiteBox, classes: list[int], public: Images, *, seed: int = 0
     ) -> None:
         channel_count, image_size, _ = door.image_shape
-        self.recipe, self.door, self.classes, self.seed = recipe, door, classes, seed
-        self.public = (some_of(public, seed=seed) if recipe.public_weights else public).to(machine.device())
-        self.whole_count = len(self.public)
-        self.parents: list[Float[Tensor, " n"] | None] = []
+        self.recipe, self.door, self.classes = recipe, door, classes
+        self.pool = PublicPool(public, recipe.public_weights, seed=seed)
         self.views = recipe.views(image_size)
         self.public_views = recipe.public_views(image_size) if recipe.public_views else nn.Identity()
         if recipe.is_conditional:
@@ -83,34 +72,13 @@ class Game:
         self.students = Students(recipe.students, width=recipe.student_width, learning_rate=2e-3, door=door)
         self.snapshot_latents = self.draw_noise(snapshot_count(door.class_count) * len(classes))
         self.snapshots: list[dict[str, Any]] = []
-        self.public_weights: Weights | None = None
         self.diversity_caps = torch.zeros(door.class_count, device=machine.device())
         self.step = 0
         self.seconds = 0.0
 
     def look_at_public(self, progress: Progress) -> None:
-        """Weigh the public images for each class, and see how different two of a class are.
-
-        Where most classes would draw from a handful of them, random crops of them are looked at too, and in
-        their place variants of the crops and images that the classes then draw.
-        """
-        if weighing := self.recipe.public_weights:
-            look = partial(ask, self.door, views=self.views, progress=progress)
-            weigh = partial(
-                public_weights, sharpness=weighing.sharpness, entropy_weight=weighing.entropy_weight
-            )
-            answers = look(self.public, description="The target looks at the public images")
-            weights = weigh(answers)
-            is_starving = effective_counts(weights).median() < STARVING_COUNT
-            if weighing.crops == "always" or (weighing.crops == "starving" and is_starving):
-                parents = None
-                for generation in range(1, GENERATION_COUNT + 1):
-                    self._breed(parents)
-                    crops = self.public[self.whole_count :]
-                    description = f"The target looks at crops of them, {generation} of {GENERATION_COUNT}"
-                    weights = weigh(answers.and_of(look(crops, description=description)))
-                    parents = weights.mean(dim=0)
-            self.public_weights = weights
+        """Weigh the public images for each class, and see how different two of a class are."""
+        self.pool.look(self.door, self.views, progress)
         if self.recipe.diversity_weight > 0:
             for label in range(self.door.class_count):
                 labels = torch.full((DISTANCE_COUNT,), label)
@@ -118,29 +86,11 @@ class Game:
                 distance = losses.pooled_distance(first, second, pooling=self.recipe.diversity_pooling)
                 self.diversity_caps[label] = self.recipe.diversity_share * distance.mean()
 
-    def _breed(self, parents: Float[Tensor, " n"] | None) -> None:
-        """Put random crops in the place of the crops there are, beside the whole images."""
-        assert self.recipe.public_weights is not None
-        self.parents.append(parents)
-        crop_count = self.recipe.public_weights.crop_count
-        crops = crops_of(self.public, parents=parents, count=crop_count, seed=self.seed)
-        self.public = torch.cat([self.public[: self.whole_count], crops])
-
     def draw_public(
         self, labels: Int[Tensor, " batch"] | None = None
     ) -> Float[Tensor, "batch channels height width"]:
         """Public images in [-1, 1]: one as each label's class draws them, or a batch of any."""
-        if labels is not None and self.public_weights is not None:
-            labels = labels.cpu()
-            index = torch.empty_like(labels)
-            # Label by label: for one image of each row, torch would draw a number for every public image.
-            for label in labels.unique():
-                own = labels == label
-                index[own] = torch.multinomial(self.public_weights[label], int(own.sum()), replacement=True)
-        else:
-            count = self.recipe.batch_size if labels is None else len(labels)
-            index = torch.randint(len(self.public), (count,))
-        return self.public_views(self.public[index.to(self.public.device)]) * 2 - 1
+        return self.public_views(self.pool.draw(labels, count=self.recipe.batch_size)) * 2 - 1
 
     def teach(self, images: Images) -> None:
         """Let the students learn what the target says of views of images in [-1, 1]."""
@@ -227,8 +177,7 @@ class Game:
         return {
             **{name: part.state_dict() for name, part in self._parts().items()},
             "students": self.students.state(),
-            "parents": self.parents,
-            "public_weights": self.public_weights,
+            "pool": self.pool.state(),
             "diversity_caps": self.diversity_caps,
             "snapshot_latents": self.snapshot_latents,
             "snapshots": self.snapshots,
@@ -242,9 +191,7 @@ class Game:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.students.restore(state["students"])
-        for parents in state["parents"]:
-            self._breed(parents)
-        self.public_weights = state["public_weights"]
+        self.pool.restore(state["pool"])
         self.diversity_caps = state["diversity_caps"].to(machine.device())
         self.snapshot_latents = state["snapshot_latents"].to(machine.device())
         self.snapshots, self.step, self.seconds = state["snapshots"], state["step"], state["seconds"]

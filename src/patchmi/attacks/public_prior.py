@@ -35,10 +35,6 @@ LOOK_COUNT = 20_000
 """Public images that the target is asked about; of more, as many at random."""
 CROPS_OF_EACH = 20
 """Crops for each image at most: more of the same few would show little new."""
-GENERATION_COUNT = 2
-"""First crops of any image, then variants of those that the classes draw."""
-STARVING_COUNT = 50
-"""Images that a class draws from in effect, in the median over classes, below which crops are wanted."""
 BATCH_SIZE = 256
 
 Weights = Float[Tensor, "classes n"]

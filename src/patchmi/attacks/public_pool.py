@@ -1,0 +1,110 @@
+"""The public images as the classes draw them: whole ones, and crops of them where these are too few."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from patchmi import machine
+from patchmi.attacks.patch_mi_recipes import PublicWeights
+from patchmi.attacks.public_prior import (
+    Weights,
+    ask,
+    crops_of,
+    effective_counts,
+    public_weights,
+    some_of,
+)
+from patchmi.target import WhiteBox
+from patchmi.types import Images, Progress
+from patchmi.views import Views
+
+GENERATION_COUNT = 2
+"""First crops of any image, then variants of those that the classes draw."""
+STARVING_COUNT = 50
+"""Images that a class draws from in effect, in the median over classes, below which crops are wanted."""
+
+
+class PublicPool:
+    """The public images of one attack, and how each class draws them.
+
+    Args:
+        public: What the attacker has, in [0, 1].
+        weighing: How they are weighed; None: every class draws all alike.
+        seed: Of what is chosen among them, and of the crops.
+    """
+
+    def __init__(self, public: Images, weighing: PublicWeights | None, *, seed: int) -> None:
+        self.weighing, self.seed = weighing, seed
+        self.images = (public if weighing is None else some_of(public, seed=seed)).to(machine.device())
+        self.whole_count = len(self.images)
+        self.weights: Weights | None = None
+        self._parents: list[Float[Tensor, " n"] | None] = []
+
+    @property
+    def has_crops(self) -> bool:
+        """Whether crops stand beside the whole images."""
+        return bool(self._parents)
+
+    def look(self, door: WhiteBox, views: Views, progress: Progress) -> None:
+        """Weigh the images for each class by the target's word.
+
+        Where most classes would draw from a handful of them, random crops of them are looked at too, and then
+        in their place variants of the crops and images that the classes draw.
+        """
+        if self.weighing is None:
+            return
+        look = partial(ask, door, views=views, progress=progress)
+        weigh = partial(
+            public_weights, sharpness=self.weighing.sharpness, entropy_weight=self.weighing.entropy_weight
+        )
+        answers = look(self.images, description="The target looks at the public images")
+        self.weights = weigh(answers)
+        if not self._wants_crops(self.weights):
+            return
+        parents = None
+        for generation in range(1, GENERATION_COUNT + 1):
+            crops = self._breed(parents)
+            description = f"The target looks at crops of them, {generation} of {GENERATION_COUNT}"
+            self.weights = weigh(answers.and_of(look(crops, description=description)))
+            parents = self.weights.mean(dim=0)
+
+    def draw(
+        self, labels: Int[Tensor, " batch"] | None, *, count: int
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Draw one image for each label, as its class does; without labels `count` of any."""
+        if labels is not None and self.weights is not None:
+            labels = labels.cpu()
+            index = torch.empty_like(labels)
+            # Label by label: for one image of each row, torch would draw a number for every public image.
+            for label in labels.unique():
+                own = labels == label
+                index[own] = torch.multinomial(self.weights[label], int(own.sum()), replacement=True)
+        else:
+            index = torch.randint(len(self.images), (count if labels is None else len(labels),))
+        return self.images[index.to(self.images.device)]
+
+    def state(self) -> dict[str, Any]:
+        """What must be kept to go on: of the crops only how likely each parent was."""
+        return {"parents": self._parents, "weights": self.weights}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state that `state` gave."""
+        for parents in state["parents"]:
+            self._breed(parents)
+        self.weights = state["weights"]
+
+    def _wants_crops(self, weights: Weights) -> bool:
+        assert self.weighing is not None
+        is_starving = bool(effective_counts(weights).median() < STARVING_COUNT)
+        return self.weighing.crops == "always" or (self.weighing.crops == "starving" and is_starving)
+
+    def _breed(self, parents: Float[Tensor, " n"] | None) -> Float[Tensor, "crops channels height width"]:
+        """Put new crops in the place of those there are, beside the whole images."""
+        assert self.weighing is not None
+        self._parents.append(parents)
+        crops = crops_of(self.images, parents=parents, count=self.weighing.crop_count, seed=self.seed)
+        self.images = torch.cat([self.images[: self.whole_count], crops])
+        return crops
