@@ -9,10 +9,11 @@ import pytest
 from tests.suite.quarters import ADDED, SUITE
 
 from patchmi.attacks import PatchMI
-from patchmi.suite import read_suite
+from patchmi.suite import plan_jobs, read_suite
 from patchmi.suite.file import load_suite, save_suite
 
 Write = Callable[[str], Path]
+OURS = sorted((Path(__file__).parents[2] / "suites").glob("*.toml"))
 
 
 def test_a_suite_file_is_read_whole(write: Write, images: Path) -> None:
@@ -190,3 +191,13 @@ def test_what_cannot_be_found_is_named(write: Write, images: Path, tmp_path: Pat
     (tmp_path / "suite.toml.json").write_text(json.dumps({"title": "from later", "colours": 3}))
     with pytest.raises(ValueError, match=r"suite\.toml\.json: no key colours"):
         load_suite(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "suites").glob("*.toml")), ids=lambda path: path.stem
+)
+def test_every_suite_of_ours_has_no_fault_and_a_small_form_of_fewer_runs(path: Path, tmp_path: Path) -> None:
+    whole, small = (read_suite(path, data=tmp_path, small=small) for small in (False, True))
+    assert len(plan_jobs(small)) < len(plan_jobs(whole))
+    assert small.origin.small_note
+    assert whole.origin.small_note is None
