@@ -124,10 +124,20 @@ def random_parts(images: Images) -> Images:
     return _through_windows(affine(images), least_side=0.35)
 
 
-def random_variants(images: Images) -> Images:
-    """The same things a little different: turned by ±15°, .8 to 1.25 times as large, moved, and trimmed."""
+def random_children(first: Images, second: Images) -> Images:
+    """The first images a little different and trimmed; in half of them a window shows the second ones.
+
+    A little different: turned by ±15°, .8 to 1.25 times as large, moved by an eighth.
+
+    Args:
+        first: Images in [0, 1].
+        second: As many others, each of which has something in common with the first.
+    """
     affine = augmentation.RandomAffine(15.0, translate=(0.12, 0.12), scale=(0.8, 1.25), p=1.0)
-    return _through_windows(affine(images), least_side=0.5)
+    count, _, height, width = first.shape
+    openings = random_windows(count, height=height, width=width, least_side=0.3, most_side=0.8).to(first)
+    openings = openings * (torch.rand(count, 1, 1, 1) < 0.5).to(first)
+    return torch.lerp(_through_windows(affine(first), least_side=0.5), affine(second), openings)
 
 
 def _through_windows(images: Images, *, least_side: float) -> Images:
@@ -136,7 +146,13 @@ def _through_windows(images: Images, *, least_side: float) -> Images:
 
 
 def random_windows(
-    count: int, *, height: int, width: int, least_side: float, blur_pixels: float = 1.5
+    count: int,
+    *,
+    height: int,
+    width: int,
+    least_side: float,
+    most_side: float = 1.0,
+    blur_pixels: float = 1.5,
 ) -> Float[Tensor, "count 1 height width"]:
     """1 inside a rectangle somewhere in the picture, 0 outside.
 
@@ -144,12 +160,13 @@ def random_windows(
         count: How many.
         height: Of the picture in pixels.
         width: Likewise.
-        least_side: Of the rectangle, as a share of the picture's side; up to 1, height and width apart.
+        least_side: Of the rectangle, as a share of the picture's side; height and width are drawn apart.
+        most_side: Likewise.
         blur_pixels: Width of its soft edges.
     """
     openings = []
     for size in (height, width):
-        lengths = torch.empty(count, 1).uniform_(least_side, 1) * size
+        lengths = torch.empty(count, 1).uniform_(least_side, most_side) * size
         centres = torch.rand(count, 1) * (size - lengths) + lengths / 2
         distances = (torch.arange(size) + 0.5 - centres).abs()
         openings.append(((lengths / 2 - distances) / blur_pixels + 0.5).clamp(0, 1))

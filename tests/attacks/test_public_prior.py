@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from patchmi.attacks import public_prior
-from patchmi.attacks.public_prior import crops_of, effective_counts, public_weights, some_of, tilt
+from patchmi.attacks.public_prior import (
+    crops_of,
+    effective_counts,
+    parents_of,
+    public_weights,
+    some_of,
+    tilt,
+)
 from patchmi.losses import Moments
 from patchmi.networks import ARCHITECTURES
 from patchmi.target import Target, WhiteBox
@@ -150,32 +157,45 @@ def test_every_answer_is_counted_and_every_view_asked() -> None:
     assert (door.queries.images, door.queries.forward, door.queries.backward) == (900, 6, 0)
 
 
-@pytest.mark.parametrize(("image_count", "expected"), [(3, 60), (70, 1300)])
 @pytest.mark.parametrize("has_parents", [False, True])
-def test_crops_are_the_same_for_the_same_seed_and_no_more_than_twenty_of_each(
-    image_count: int, expected: int, has_parents: bool
-) -> None:
-    public = torch.rand(image_count, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    parents = torch.full((image_count,), 1 / image_count) if has_parents else None
+def test_crops_are_the_same_for_the_same_seed(has_parents: bool) -> None:
+    public = torch.rand(70, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    parents = torch.arange(1300 * 2).reshape(-1, 2) % 70 if has_parents else None
     torch.manual_seed(1)
     expected_draw = torch.rand(3)
     torch.manual_seed(1)
     crops = crops_of(public, parents=parents, count=1300, seed=0)
     assert torch.equal(torch.rand(3), expected_draw), "the random state must go on as if nothing was drawn"
-    assert crops.shape == (expected, 1, 16, 16)
+    assert crops.shape == (1300, 1, 16, 16)
     assert crops.min() >= 0
     assert crops.max() <= 1
-    assert len(crops.flatten(1).unique(dim=0)) == expected
+    assert len(crops.flatten(1).unique(dim=0)) == 1300
     assert torch.equal(crops_of(public, parents=parents, count=1300, seed=0), crops)
     assert not torch.equal(crops_of(public, parents=parents, count=1300, seed=1), crops)
 
 
-def test_variants_are_of_their_parents_alone() -> None:
-    """Four greys of which the second alone has children: no variant is brighter than it."""
+def test_parents_are_two_of_one_class_and_every_class_has_as_many_children() -> None:
+    """Classes that share no image: a pair says which class it is of. Heavier images are drawn more often."""
+    weights = torch.tensor([[0.9, 0.1, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]])
+    parents = parents_of(weights, count=2000, seed=0)
+    classes = parents // 2
+    assert torch.equal(classes[:, 0], classes[:, 1])
+    assert classes[:, 0].bincount().tolist() == [1000, 1000]
+    shares = parents.flatten().bincount(minlength=4) / 2000
+    assert shares.tolist() == pytest.approx([0.9, 0.1, 0.5, 0.5], abs=0.03)
+    assert torch.equal(parents_of(weights, count=2000, seed=0), parents)
+    assert not torch.equal(parents_of(weights, count=2000, seed=1), parents)
+
+
+def test_children_show_their_parents_and_nobody_else() -> None:
+    """Greys of 1/4 to 1: children of the second and fourth are dark, or show a window of white."""
     public = (torch.arange(1, 5) / 4).reshape(-1, 1, 1, 1).expand(-1, 1, 16, 16)
-    children = crops_of(public, parents=torch.tensor([0.0, 1.0, 0.0, 0.0]), count=90, seed=0)
-    torch.testing.assert_close(children.amax(dim=(1, 2, 3)).median(), torch.tensor(0.5))
-    assert children.max() < 0.5 + 1e-5
+    parents = torch.tensor([[1, 3]]).expand(400, 2)
+    brightest = crops_of(public, parents=parents, count=400, seed=0).amax(dim=(1, 2, 3))
+    is_crossed = brightest > 0.9
+    assert 0.35 < is_crossed.float().mean() < 0.6
+    torch.testing.assert_close(brightest[brightest < 0.51].median(), torch.tensor(0.5))
+    assert ((brightest > 0.9) | (brightest < 0.51)).float().mean() > 0.9
 
 
 def test_crops_are_drawn_in_full_precision_whatever_the_networks_use() -> None:

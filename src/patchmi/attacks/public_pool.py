@@ -10,10 +10,12 @@ from torch import Tensor
 from patchmi import machine
 from patchmi.attacks.patch_mi_recipes import PublicWeights
 from patchmi.attacks.public_prior import (
+    Parents,
     Weights,
     ask,
     crops_of,
     effective_counts,
+    parents_of,
     public_weights,
     some_of,
 )
@@ -21,8 +23,10 @@ from patchmi.target import WhiteBox
 from patchmi.types import Images, Progress
 from patchmi.views import Views
 
+CROPS_OF_EACH = 20
+"""Crops of a generation for each whole image, at most."""
 GENERATION_COUNT = 2
-"""First crops of any image, then variants of those that the classes draw."""
+"""First crops of any image, then children of those that the classes draw."""
 STARVING_COUNT = 50
 """Images that a class draws from in effect, in the median over classes, below which crops are wanted."""
 
@@ -41,7 +45,7 @@ class PublicPool:
         self.images = (public if weighing is None else some_of(public, seed=seed)).to(machine.device())
         self.whole_count = len(self.images)
         self.weights: Weights | None = None
-        self._parents: list[Float[Tensor, " n"] | None] = []
+        self._parents: list[Parents | None] = []
 
     @property
     def has_crops(self) -> bool:
@@ -52,7 +56,7 @@ class PublicPool:
         """Weigh the images for each class by the target's word.
 
         Where most classes would draw from a handful of them, random crops of them are looked at too, and then
-        in their place variants of the crops and images that the classes draw.
+        in their place children of the crops and images that the classes draw.
         """
         if self.weighing is None:
             return
@@ -69,7 +73,7 @@ class PublicPool:
             crops = self._breed(parents)
             description = f"The target looks at crops of them, {generation} of {GENERATION_COUNT}"
             self.weights = weigh(answers.and_of(look(crops, description=description)))
-            parents = self.weights.mean(dim=0)
+            parents = parents_of(self.weights, count=self._crop_count, seed=self.seed)
 
     def draw(
         self, labels: Int[Tensor, " batch"] | None, *, count: int
@@ -87,7 +91,7 @@ class PublicPool:
         return self.images[index.to(self.images.device)]
 
     def state(self) -> dict[str, Any]:
-        """What must be kept to go on: of the crops only how likely each parent was."""
+        """What must be kept to go on: of the crops only who their parents were."""
         return {"parents": self._parents, "weights": self.weights}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -101,10 +105,15 @@ class PublicPool:
         is_starving = bool(effective_counts(weights).median() < STARVING_COUNT)
         return self.weighing.crops == "always" or (self.weighing.crops == "starving" and is_starving)
 
-    def _breed(self, parents: Float[Tensor, " n"] | None) -> Float[Tensor, "crops channels height width"]:
-        """Put new crops in the place of those there are, beside the whole images."""
+    @property
+    def _crop_count(self) -> int:
+        """Crops of a generation: of a few images many would show little new."""
         assert self.weighing is not None
+        return min(self.weighing.crop_count, CROPS_OF_EACH * self.whole_count)
+
+    def _breed(self, parents: Parents | None) -> Float[Tensor, "crops channels height width"]:
+        """Put new crops in the place of those there are, beside the whole images."""
         self._parents.append(parents)
-        crops = crops_of(self.images, parents=parents, count=self.weighing.crop_count, seed=self.seed)
+        crops = crops_of(self.images, parents=parents, count=self._crop_count, seed=self.seed)
         self.images = torch.cat([self.images[: self.whole_count], crops])
         return crops

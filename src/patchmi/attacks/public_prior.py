@@ -11,14 +11,15 @@ Model Inversion Attack via Conditional Generative Adversarial Network", AAAI 202
 Differs from the paper: weights instead of the n best images of each class, asked under random views, and the
 tilt by the target's batch-norm statistics, which is ours. So are the crops: of whole letters a handful speak
 for a digit, and a class that draws the same few images again and again starves; of their parts hundreds do.
-They are bred as particles are resampled: N. Gordon, D. Salmond, A. Smith, "Novel Approach to Nonlinear/
-Non-Gaussian Bayesian State Estimation", IEE Proceedings F, 1993; without weighing for how they were bred.
+They are bred: of what a class draws two are crossed and varied, and weighed anew. So evolution strategies do,
+and particle filters without the crossing (N. Gordon et al., IEE Proceedings F, 1993) which also weigh for how
+a particle came about; here nothing does.
 """
 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchmi import machine
@@ -26,19 +27,19 @@ from patchmi.attacks.base import descend
 from patchmi.losses import Moments, batch_norm_loss
 from patchmi.target import WhiteBox
 from patchmi.types import Images, Progress
-from patchmi.views import Views, random_parts, random_variants
+from patchmi.views import Views, random_children, random_parts
 
 TILT_STEPS = 400
 CLASS_BALANCE = 0.3
 """Weight of even class shares in the tilt."""
 LOOK_COUNT = 20_000
 """Public images that the target is asked about; of more, as many at random."""
-CROPS_OF_EACH = 20
-"""Crops for each image at most: more of the same few would show little new."""
 BATCH_SIZE = 256
 
 Weights = Float[Tensor, "classes n"]
 """Probability with which a class draws each public image; every row sums to 1."""
+Parents = Int[Tensor, "crops 2"]
+"""Places of two public images for each crop that is to be bred of them."""
 
 
 class Answers(NamedTuple):
@@ -69,33 +70,40 @@ def some_of(public: Images, *, seed: int) -> Float[Tensor, "some channels height
         return public[torch.randperm(len(public))[:LOOK_COUNT].sort().values.to(public.device)]
 
 
+def parents_of(weights: Weights, *, count: int, seed: int) -> Parents:
+    """Two public images for each crop, both as one class draws them, and every class as often as another."""
+    with machine.seeded(seed):
+        labels = torch.arange(count) % len(weights)
+        parents = torch.empty(count, 2, dtype=torch.long)
+        for label, shares in enumerate(weights):
+            own = labels == label
+            parents[own] = torch.multinomial(shares, 2 * int(own.sum()), replacement=True).unflatten(
+                0, (-1, 2)
+            )
+    return parents
+
+
 def crops_of(
-    public: Float[Tensor, "n channels height width"],
-    *,
-    parents: Float[Tensor, " n"] | None,
-    count: int,
-    seed: int,
+    public: Float[Tensor, "n channels height width"], *, parents: Parents | None, count: int, seed: int
 ) -> Float[Tensor, "crops channels height width"]:
-    """Random parts of random public images, or variants of those that are given; the seed decides.
+    """Random parts of random public images (`views.random_parts`), or children of parents; the seed decides.
 
     Torch's global random state goes on as if nothing had been drawn.
 
     Args:
         public: Images in [0, 1].
-        parents: Probability with which each is varied (`views.random_variants`); None: parts of any
-            (`views.random_parts`).
-        count: How many, at most `CROPS_OF_EACH` for each image.
+        parents: Whose children to draw (`views.random_children`); None: parts of any.
+        count: How many there are to be.
         seed: Of the draw.
     """
     # Not in bfloat16, whatever the networks run in: angles and shifts would be rounded.
     with machine.seeded(seed), torch.autocast(public.device.type, enabled=False):
-        count = min(count, CROPS_OF_EACH * len(public))
-        if parents is None:
-            vary, chosen = random_parts, torch.randint(len(public), (count,))
-        else:
-            vary, chosen = random_variants, torch.multinomial(parents, count, replacement=True)
+        chosen = torch.randint(len(public), (count, 1)) if parents is None else parents
+        vary = random_parts if parents is None else random_children
         # A thousand at a time: kornia holds several copies of what it turns.
-        return torch.cat([vary(public[some.to(public.device)]) for some in chosen.split(1000)])
+        return torch.cat(
+            [vary(*(public[one.to(public.device)] for one in some.T)) for some in chosen.split(1000)]
+        )
 
 
 def ask(door: WhiteBox, images: Images, *, views: Views, progress: Progress, description: str) -> Answers:
