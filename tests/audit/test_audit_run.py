@@ -241,9 +241,12 @@ def test_the_history_follows_the_snapshots_of_every_seed(brief, revealing):
 
 
 def test_each_long_stage_tells_how_far_it_is(brief):
-    attack = ["The target looks at the public images", "Students learn the target", "Patch-MI, seed 4"]
     assert brief.calls == [
-        *attack,
+        "The target looks at the public images",
+        "The target looks at crops of them, 1 of 2",
+        "The target looks at crops of them, 2 of 2",
+        "Students learn the target",
+        "Patch-MI, seed 4",
         "Patch-MI, seed 4, without the target",
         "Training a student on the reconstructions",
     ]
