@@ -193,9 +193,16 @@ def test_what_cannot_be_found_is_named(write: Write, images: Path, tmp_path: Pat
         load_suite(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parents[2] / "suites").glob("*.toml")), ids=lambda path: path.stem
-)
+def test_without_a_data_folder_the_disjoint_judges_images_need_a_source_that_has_no_hub_beside_it(
+    write: Write,
+) -> None:
+    text = SUITE.replace('"data:quarters.npz"', '"quarters.npz"').replace('"data:blobs.npz"', '"blobs.npz"')
+    text = text.replace("disjoint_share = 0.3", 'disjoint = "data:others.npz"')
+    with pytest.raises(ValueError, match=r"disjoint = .+: give --data FOLDER, or a path, or hub:OWNER/NAME"):
+        read_suite(write(text))
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
 def test_every_suite_of_ours_has_no_fault_and_a_small_form_of_fewer_runs(path: Path, tmp_path: Path) -> None:
     whole, small = (read_suite(path, data=tmp_path, small=small) for small in (False, True))
     assert len(plan_jobs(small)) < len(plan_jobs(whole))

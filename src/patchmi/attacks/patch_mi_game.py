@@ -90,7 +90,8 @@ class Game:
         self, labels: Int[Tensor, " batch"] | None = None
     ) -> Float[Tensor, "batch channels height width"]:
         """Public images in [-1, 1]: one as each label's class draws them, or a batch of any."""
-        return self.public_views(self.pool.draw(labels, count=self.recipe.batch_size)) * 2 - 1
+        drawn = self.pool.draw_any(self.recipe.batch_size) if labels is None else self.pool.draw(labels)
+        return self.public_views(drawn) * 2 - 1
 
     def teach(self, images: Images) -> None:
         """Let the students learn what the target says of views of images in [-1, 1]."""

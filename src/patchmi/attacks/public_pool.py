@@ -75,20 +75,21 @@ class PublicPool:
             self.weights = weigh(answers.and_of(look(crops, description=description)))
             parents = parents_of(self.weights, count=self._crop_count, seed=self.seed)
 
-    def draw(
-        self, labels: Int[Tensor, " batch"] | None, *, count: int
-    ) -> Float[Tensor, "batch channels height width"]:
-        """Draw one image for each label, as its class does; without labels `count` of any."""
-        if labels is not None and self.weights is not None:
-            labels = labels.cpu()
-            index = torch.empty_like(labels)
-            # Label by label: for one image of each row, torch would draw a number for every public image.
-            for label in labels.unique():
-                own = labels == label
-                index[own] = torch.multinomial(self.weights[label], int(own.sum()), replacement=True)
-        else:
-            index = torch.randint(len(self.images), (count if labels is None else len(labels),))
+    def draw(self, labels: Int[Tensor, " batch"]) -> Float[Tensor, "batch channels height width"]:
+        """Draw one image for each label, as its class does."""
+        if self.weights is None:
+            return self.draw_any(len(labels))
+        labels = labels.cpu()
+        index = torch.empty_like(labels)
+        # Label by label: for one image of each row, torch would draw a number for every public image.
+        for label in labels.unique():
+            own = labels == label
+            index[own] = torch.multinomial(self.weights[label], int(own.sum()), replacement=True)
         return self.images[index.to(self.images.device)]
+
+    def draw_any(self, count: int) -> Float[Tensor, "count channels height width"]:
+        """Draw so many images, all alike."""
+        return self.images[torch.randint(len(self.images), (count,)).to(self.images.device)]
 
     def state(self) -> dict[str, Any]:
         """What must be kept to go on: of the crops only who their parents were."""

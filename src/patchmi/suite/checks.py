@@ -55,9 +55,11 @@ def _small_numbers(holder: Any, prefix: str, names: tuple[str, ...]) -> Iterator
             yield f"{prefix}{name} = {value}: give 1 or more"
 
 
-def _unreachable(source: str, suite: Suite, where: str) -> Iterator[str]:
+def _unreachable(
+    source: str, suite: Suite, where: str, *, other_remedy: str = "a `hub` beside it"
+) -> Iterator[str]:
     if source.startswith(DATA) and suite.origin.data is None:
-        yield f"{where} = {source!r}: give --data FOLDER, or a `hub` beside it"
+        yield f"{where} = {source!r}: give --data FOLDER, or {other_remedy}"
 
 
 def _nothing_unused(source: str, suite: Suite, where: str) -> Iterator[str]:
@@ -73,7 +75,7 @@ def _nothing_unused(source: str, suite: Suite, where: str) -> Iterator[str]:
 def _target_faults(target: SuiteTarget, suite: Suite, where: str) -> Iterator[str]:
     yield from _unreachable(target.private, suite, f"{where}.private")
     yield from _small_numbers(target, f"{where}.", ("private_count", "width", "step_count", "judge_steps"))
-    yield from _share_faults(target, suite, where)
+    yield from _split_faults(target, suite, where)
     if target.image_shape is not None and min(target.image_shape) < 1:
         yield f"{where}.image_shape: give channels, height and width, each 1 or more"
     if target.model is not None:
@@ -91,11 +93,13 @@ def _target_faults(target: SuiteTarget, suite: Suite, where: str) -> Iterator[st
         yield f"{where}: class_names, mean and std belong to a finished `model`"
 
 
-def _share_faults(target: SuiteTarget, suite: Suite, where: str) -> Iterator[str]:
+def _split_faults(target: SuiteTarget, suite: Suite, where: str) -> Iterator[str]:
     if not 0 <= target.disjoint_share < 1 or not 0 < target.held_out_share < 1:
         yield f"{where}: disjoint_share and held_out_share are shares, below 1 and not negative"
     if target.disjoint is not None:
-        yield from _unreachable(target.disjoint, suite, f"{where}.disjoint")
+        yield from _unreachable(
+            target.disjoint, suite, f"{where}.disjoint", other_remedy="a path, or hub:OWNER/NAME"
+        )
         if target.disjoint_share:
             yield f"{where}: disjoint and disjoint_share each make the one disjoint judge; leave one out"
 
