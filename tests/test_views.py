@@ -253,6 +253,25 @@ def test_flips_mirror_about_half_of_the_copies_and_none_unless_asked_for() -> No
         assert 70 < mirrored < 130 if flips else mirrored == 0
 
 
+def test_photographs_are_shifted_by_whole_pixels_and_nothing_is_blurred() -> None:
+    torch.manual_seed(0)
+    photographs = texture(200, 3)
+    views = training_views(flips=True, image_size=SIDE)(photographs)
+    inner = (slice(None), slice(12, 20), slice(12, 20))
+    found = set()
+    for photograph, view in zip(photographs, views, strict=True):
+        for mirrored, image in ((False, photograph), (True, photograph.flip(-1))):
+            for down in range(-4, 5):
+                for across in range(-4, 5):
+                    shifted = image.roll((down, across), dims=(-2, -1))
+                    if torch.equal(shifted[inner], view[inner]):
+                        found.add((mirrored, down, across))
+                        break
+    assert len({down for _, down, _ in found}) == len({across for _, _, across in found}) == 9
+    assert {mirrored for mirrored, _, _ in found} == {False, True}
+    assert views.min() >= photographs.min() > 0, "reflected, not padded with black"
+
+
 def test_public_handwriting_is_turned_cropped_and_mirrored_both_ways() -> None:
     torch.manual_seed(0)
     corner = torch.zeros(200, 1, SIDE, SIDE)

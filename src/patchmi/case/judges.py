@@ -21,16 +21,22 @@ JUDGES = {"allconv": 5e-3, "convmixer": 5e-3, "mlp": 2e-3}
 """Networks that patchmi trains as judges, with their peak learning rates: three kinds, none a student's."""
 
 
-def judge_trainings(step_count: int) -> dict[str, Training]:
+def judge_trainings(step_count: int, *, flips: bool = False) -> dict[str, Training]:
     """How each judge is trained."""
-    return {name: Training(step_count=step_count, learning_rate=rate) for name, rate in JUDGES.items()}
+    return {
+        name: Training(step_count=step_count, learning_rate=rate, flips=flips)
+        for name, rate in JUDGES.items()
+    }
 
 
-def train_judges(run: RunFolder, private: Private, *, step_count: int, progress: Progress) -> list[Judge]:
+def train_judges(
+    run: RunFolder, private: Private, *, step_count: int, flips: bool = False, progress: Progress
+) -> list[Judge]:
     """Three judges of different kinds, trained on the private images or taken from the run folder."""
+    trainings = judge_trainings(step_count, flips=flips)
     return [
         fit_judge(run, private, architecture=name, training=training, seed=number, progress=progress)
-        for number, (name, training) in enumerate(judge_trainings(step_count).items(), start=1)
+        for number, (name, training) in enumerate(trainings.items(), start=1)
     ]
 
 

@@ -13,7 +13,6 @@ from patchmi.audit import Findings, Judge, Plan, audit, audit_inputs
 from patchmi.audit.document import describe_environment
 from patchmi.audit.scores import Arm
 from patchmi.audit.stages import RECONSTRUCTIONS, attack_target, draw_without_target, to_unit_range
-from patchmi.case import train_judges
 from patchmi.metrics import Estimate, cluster_interval, predict_logits, top_k_hits
 from patchmi.runs import RunFolder, atomic_path
 from patchmi.suite.images import open_attackers_images
@@ -26,6 +25,7 @@ from patchmi.suite.targets import (
     open_subject,
     prepare_judges,
     prepare_target,
+    suite_judges,
 )
 
 EXTRA = "extra.json"
@@ -117,7 +117,7 @@ def _count_row(run: RunFolder, folder: Path, suite: Suite, target_name: str, row
         target=case.target,
         target_digest=case.target_digest,
         private=private,
-        judges=train_judges(run, private, step_count=suite.targets[target_name].judge_steps, progress=logged),
+        judges=suite_judges(run, suite.targets[target_name], private),
         plan=plan,
         findings=Findings(case.findings.target, (*case.findings.images, *notes)),
         progress=logged,

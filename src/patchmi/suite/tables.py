@@ -28,7 +28,7 @@ class SuiteTarget:
         architecture: A name in `ARCHITECTURES` to train, or what a finished model's weights belong to.
         width: Of the network to train; None: the architecture's own.
         step_count: Batches of its training.
-        flips: Whether its training may mirror images.
+        flips: Whether its training, and that of its judges, may mirror images.
         model: A finished model, opened as `patchmi audit --target` does; None: one is trained.
         class_names: Of a finished model, where its files do not say.
         mean: What a finished model's pixels are shifted by, where its files do not say.

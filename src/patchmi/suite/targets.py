@@ -62,7 +62,7 @@ def prepare_judges(run: RunFolder, suite: Suite, name: str, target_cell: Path) -
     subject = open_subject(suite, name, target_cell)
     private = subject.private
     run.pin_inputs(audit_inputs(None, private, [], None))
-    judges = train_judges(run, private, step_count=target.judge_steps, progress=logged)
+    judges = suite_judges(run, target, private)
     disjoint = disjoint_judge(run, suite, target, subject)
     about = {
         "judges": [_describe(judge, private) for judge in judges],
@@ -128,6 +128,13 @@ def open_attacked(suite: Suite, folder: Path, name: str) -> tuple[Target, str]:
     return replace(opened.target, name=name), opened.target_digest
 
 
+def suite_judges(run: RunFolder, target: SuiteTarget, private: Private) -> list[Judge]:
+    """A target's judges, trained as the suite says or taken from the run folder."""
+    return train_judges(
+        run, private, step_count=target.judge_steps, flips=target.flips, progress=logged
+    )
+
+
 def disjoint_judge(run: RunFolder, suite: Suite, target: SuiteTarget, subject: Subject) -> Judge | None:
     """A judge that saw none of the target's images, trained or taken up; None where there are no others.
 
@@ -137,7 +144,7 @@ def disjoint_judge(run: RunFolder, suite: Suite, target: SuiteTarget, subject: S
     disjoint = subject.disjoint or from_elsewhere(suite, target, subject.private)
     if disjoint is None:
         return None
-    training = judge_trainings(target.judge_steps)[DISJOINT_JUDGE]
+    training = judge_trainings(target.judge_steps, flips=target.flips)[DISJOINT_JUDGE]
     with open_run(run.path("disjoint"), config={}, resume=True) as inner:
         judge = fit_judge(
             inner, disjoint, architecture=DISJOINT_JUDGE, training=training, seed=0, progress=logged

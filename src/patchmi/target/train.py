@@ -21,7 +21,7 @@ class Training:
         batch_size: Images a batch.
         learning_rate: Its peak, reached after 20 % of the steps; it ends at 0.
         weight_decay: AdamW's.
-        flips: Whether images may be mirrored.
+        flips: Whether images may be mirrored; they are then shifted instead of turned and scaled.
         precision: Number format of the convolutions.
     """
 
@@ -64,7 +64,7 @@ def train_classifier(
         optimiser, training.learning_rate, total_steps=total_steps, pct_start=0.2
     )
     images, labels = images.to(machine.device()), labels.to(machine.device())
-    views = training_views(flips=training.flips)
+    views = training_views(flips=training.flips, image_size=images.shape[-1])
     with machine.seeded(seed):
         epoch_steps = math.ceil(len(images) / training.batch_size)
         order = torch.empty(0)
