@@ -13,7 +13,7 @@ from torch import nn
 
 from patchmi.attacks import RECIPES, PatchMI
 from patchmi.audit import Plan, Private, fit_judge, fit_target
-from patchmi.audit.stages import attack_target, draw_without_target, to_bytes, to_unit_range
+from patchmi.audit.stages import attack_target, draw_without_target, join_runs, to_bytes, to_unit_range
 from patchmi.networks import ARCHITECTURES
 from patchmi.runs import open_run
 from patchmi.target import Training
@@ -122,6 +122,51 @@ def test_the_control_draws_for_the_first_seed_without_asking_for_a_gradient(tmp_
             run, world.target, replace(plan, attack=expected, seeds=(3,)), progress=silent
         )
     assert torch.equal(alone.reconstructions.images, made.reconstructions.images)
+
+
+def shared_out(run, world, plan) -> list[str]:
+    """The run of seed 0 in two shards, as two cells of a suite leave them."""
+    names = []
+    for shard in range(2):
+        part = replace(
+            plan, attack=replace(plan.attack, weights=False, shard_count=2, shard=shard), seeds=(0,)
+        )
+        attack_target(run, world.target, part, progress=silent)
+        for file in run.folder.glob("attack/seed-0.*"):
+            target = run.path(f"shards/{shard}/{file.name}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.rename(target)
+        names.append(f"shards/{shard}/seed-0")
+    return names
+
+
+def test_shards_are_joined_as_if_one_process_had_rebuilt_them(tmp_path, world, plan):
+    together = replace(plan, attack=replace(plan.attack, weights=False, shard_count=2), seeds=(0,))
+    with open_run(tmp_path / "one", config={}, resume=False) as run:
+        (whole,) = attack_target(run, world.target, together, progress=silent)
+    with open_run(tmp_path / "two", config={}, resume=False) as run:
+        join_runs(run, shared_out(run, world, plan), "attack/seed-0")
+        (joined,) = attack_target(run, world.target, together, progress=refuse)
+    assert (tmp_path / "one/attack/seed-0.safetensors").stat().st_size > 0
+    for field in ("images", "labels", "seeds"):
+        assert torch.equal(getattr(joined.reconstructions, field), getattr(whole.reconstructions, field))
+    snapshots = zip(joined.reconstructions.snapshots, whole.reconstructions.snapshots, strict=True)
+    for mine, theirs in snapshots:
+        assert mine.step == theirs.step
+        assert torch.equal(mine.images, theirs.images)
+        assert torch.equal(mine.labels, theirs.labels)
+    assert joined.step_count == whole.step_count
+    assert joined.queries.backward == whole.queries.backward
+    # Each process deals the classes for itself: one look more.
+    assert joined.queries.images == whole.queries.images + len(plan.public.images)
+
+
+def test_shards_that_share_a_class_are_not_joined(tmp_path, world, plan):
+    with open_run(tmp_path, config={}, resume=False) as run:
+        first, _ = shared_out(run, world, plan)
+        with pytest.raises(ValueError, match="two of them rebuilt the same class"):
+            join_runs(run, [first, first], "attack/seed-0")
+        assert not run.has("attack/seed-0.safetensors")
 
 
 def test_what_stands_in_the_files_is_what_the_attack_said(tmp_path, world, plan):

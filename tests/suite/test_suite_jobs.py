@@ -23,6 +23,7 @@ from patchmi.suite import Suite, jobs, plan_jobs
 from patchmi.suite.images import from_elsewhere, open_attackers_images, private_files, share_out
 from patchmi.suite.jobs import (
     Job,
+    attack_of,
     cell_config,
     cell_folder,
     control_of,
@@ -59,6 +60,21 @@ def make_suite(**changes) -> Suite:
         ),
         **changes,
     )
+
+
+def test_a_run_in_shards_is_a_cell_a_shard_and_its_row_needs_all_of_them():
+    suite = make_suite(attacks={"a": SuiteAttack("patch-mi", {"shard_count": 3, "step_count": 2})})
+    row = "digits/a/strokes/none"
+    cells = [f"attack/{row}/seed-{seed}/shard-{shard}" for seed in range(2) for shard in range(3)]
+    needs = {job.name: job.needs for job in plan_jobs(suite)}
+    assert [name for name in needs if name.startswith(f"attack/{row}")] == cells
+    assert set(cells) < set(needs[f"row/{row}"])
+    assert attack_of(suite, cells[4]) == PatchMI(step_count=2, shard_count=3, shard=1)
+    assert attack_of(suite, f"row/{row}") == PatchMI(step_count=2, shard_count=3)
+    config = cell_config(suite, cells[4])
+    assert (config["seed"], config["attack"]["shard"]) == (1, 1)
+    (control,) = [name for name in needs if name.startswith("control/digits/") and "/strokes/" in name]
+    assert attack_of(suite, control) == PatchMI(step_count=2).without_target()
 
 
 def test_cells_are_counted_by_hand() -> None:

@@ -165,6 +165,28 @@ def test_killed_with_its_parent_and_run_again_by_one_job_a_suite_makes_the_same_
     assert bytes_made(out) == bytes_made(finished)
 
 
+def test_a_run_in_shards_becomes_one_row(finished: Path, tmp_path: Path, images: Path, write: Write) -> None:
+    out = copied(finished, tmp_path / "out")
+    shared = (
+        ADDED.partition("[[curves]]")[0].replace("attacks.strong", "attacks.shared") + "shard_count = 2\n"
+    )
+    assert run_suite(write(SUITE + shared), out, data=images, jobs=2) == ()
+    row = "quarters/shared/blobs/none"
+    cells = {path.parent.name for path in (cell_folder(out, f"attack/{row}/seed-1")).glob("*/done.json")}
+    assert cells == {"shard-0", "shard-1"}
+    made = load_file(cell_folder(out, f"row/{row}") / "reconstructions.safetensors")
+    for seed in range(2):
+        own = made["labels"][made["seeds"] == seed]
+        assert own.tolist() == [label for label in range(4) for _ in range(8)]
+        for shard in range(2):
+            cell = cell_folder(out, f"attack/{row}/seed-{seed}/shard-{shard}")
+            part = load_file(cell / f"attack/seed-{seed}.safetensors")
+            theirs = torch.isin(made["labels"], part["labels"]) & (made["seeds"] == seed)
+            assert torch.equal(made["images"][theirs], part["images"])
+    (described,) = [one for one in read_document(out / "suite.json")["rows"] if one["id"] == row]
+    assert (described["state"], described["steps"]) == ("done", 30)
+
+
 def test_a_killed_worker_is_a_failed_cell_that_the_next_run_mends(
     finished: Path, tmp_path: Path, images: Path, write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:

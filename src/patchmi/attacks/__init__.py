@@ -1,6 +1,6 @@
 """Attacks: one paper, one file; none of them can import a measure, a judge or a private image."""
 
-from patchmi.attacks.base import AbstractAttack
+from patchmi.attacks.base import AbstractAttack, merge_snapshots
 from patchmi.attacks.deep_inversion import DeepInversion
 from patchmi.attacks.general import GeneralMI
 from patchmi.attacks.generative import GenerativeMI
@@ -29,4 +29,5 @@ __all__ = [
     "Recipe",
     "VariationalMI",
     "choose_attack",
+    "merge_snapshots",
 ]

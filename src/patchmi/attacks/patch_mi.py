@@ -35,6 +35,7 @@ from patchmi.attacks.patch_mi_recipes import (
     Recipe,
     RecipeName,
 )
+from patchmi.attacks.shards import shards_of
 from patchmi.runs import Cache, Checkpoint
 from patchmi.target import WhiteBox
 from patchmi.types import Images, Labels, Observer, Progress, Reconstructions, unobserved
@@ -63,6 +64,8 @@ class PatchMI(AbstractAttack):
         weights: Off: every class draws all public images alike.
         selection: Off: every image that is drawn in the end is kept.
         students: Off: no students of the target have a word.
+        shard_count: Generators that share the classes, each of a part that is, together, like all of them.
+        shard: The only one of them to train, from 0: a suite's cells take one each. None: all, in turn.
         uses_target: Off: the prior alone, an audit's control: what the generator draws without the target.
         precision: Number format of the networks.
     """
@@ -81,14 +84,18 @@ class PatchMI(AbstractAttack):
     weights: bool = True
     selection: bool = True
     students: bool = True
+    shard_count: int = 1
+    shard: int | None = None
     uses_target: bool = True
     precision: machine.Precision = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("step_count", "n_codes"):
+        for name in ("step_count", "n_codes", "shard_count"):
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise ValueError(f"{name} is {count}: give 1 or more, or None for the recipe's")
+        if self.shard is not None and not 0 <= self.shard < self.shard_count:
+            raise ValueError(f"shard is {self.shard}: give 0 to {self.shard_count - 1}, or None for all")
 
     def settings(self, image_size: int) -> Recipe:
         """The recipe with this attack's changes, for images of `image_size` pixels a side."""
@@ -133,6 +140,8 @@ class PatchMI(AbstractAttack):
             crops=None,
             selection=True,
             students=True,
+            shard_count=1,
+            shard=None,
         )
 
     def step_counts(self, public_count: int, image_size: int) -> dict[str, int]:
@@ -158,11 +167,10 @@ class PatchMI(AbstractAttack):
         if recipe.batch_norm_weight > 0 and not door.has_batch_norm:
             recipe = replace(recipe, batch_norm_weight=0.0)
             notes = ("The target has no batch norm: the attack ran without batch-norm matching.",)
-        every_class = list(range(door.class_count))
-        # Without the target one generator is as good as another for every class.
-        is_shared = recipe.is_conditional or not self.uses_target
-        groups = [every_class] if is_shared else [[label] for label in every_class]
         state = checkpoint.load() or {"group": 0, "answers": []}
+        groups: list[list[int]] = state.get("groups") or self._groups(
+            recipe, door, public, seed=seed, progress=progress
+        )
         answers: list[dict[str, Any]] = state["answers"]
         step_count = recipe.steps_on(len(public))
         for group in range(state["group"], len(groups)):
@@ -180,6 +188,7 @@ class PatchMI(AbstractAttack):
                     steps=progress(range(game.step, step_count), self._describe(groups, group, seed)),
                     after_step=lambda game=game, group=group: checkpoint.save_if_due(
                         lambda: {
+                            "groups": groups,
                             "group": group,
                             "answers": answers,
                             "game": game.state(),
@@ -195,6 +204,8 @@ class PatchMI(AbstractAttack):
                 notes = (*notes, CROPS_NOTE)
         images = torch.cat([answer["images"] for answer in answers]).float() / 255
         labels = torch.cat([answer["labels"] for answer in answers])
+        order = labels.argsort(stable=True)
+        images, labels = images[order], labels[order]
         return Reconstructions(
             images,
             labels,
@@ -203,9 +214,29 @@ class PatchMI(AbstractAttack):
             notes,
         )
 
+    def _groups(
+        self, recipe: Recipe, door: WhiteBox, public: Images, *, seed: int, progress: Progress
+    ) -> list[list[int]]:
+        """The classes of each generator."""
+        class_count, shard_count = door.class_count, self.shard_count
+        # Without the target one generator is as good as another for every class.
+        is_shared = recipe.is_conditional or not self.uses_target
+        if shard_count > class_count:
+            raise ValueError(
+                f"shard_count is {shard_count}, the target has {class_count} classes: give fewer"
+            )
+        if shard_count == 1 or not is_shared:
+            shards = [list(range(shard, class_count, shard_count)) for shard in range(shard_count)]
+        else:
+            with machine.mixed_precision(self.precision):
+                shards = shards_of(door, public, shard_count=shard_count, seed=seed, progress=progress)
+        chosen = shards if self.shard is None else [shards[self.shard]]
+        return chosen if is_shared else [[label] for shard in chosen for label in shard]
+
     def _describe(self, groups: list[list[int]], group: int, seed: int) -> str:
         """What the progress calls the training of one generator."""
-        which = "" if len(groups) == 1 else f", class {group + 1} of {len(groups)}"
+        part = "class" if self.shard_count == 1 else "shard"
+        which = "" if len(groups) == 1 else f", {part} {group + 1} of {len(groups)}"
         return f"Patch-MI, seed {seed}{which}{'' if self.uses_target else ', without the target'}"
 
 

@@ -22,8 +22,8 @@ ATTACKS: dict[str, type[AbstractAttack]] = {
 }
 """Every attack by its name on the command line."""
 
-_NO_SETTINGS = ("uses_target",)
-"""Fields that an audit sets for its control."""
+_NO_SETTINGS = ("uses_target", "shard")
+"""Fields that an audit sets for its control, and a suite for its cells."""
 
 
 def choose_attack(name: str, settings: Mapping[str, Any]) -> AbstractAttack:

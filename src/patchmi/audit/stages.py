@@ -1,17 +1,17 @@
 """The stages of an audit that compute for long: each leaves a file in the run folder and is not run twice."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from patchmi import machine
-from patchmi.attacks import AbstractAttack
+from patchmi.attacks import AbstractAttack, merge_snapshots
 from patchmi.audit.plan import Judge, Plan, Private
 from patchmi.networks import ARCHITECTURES
 from patchmi.runs import Cache, RunFolder
@@ -146,6 +146,50 @@ def attack_target(
         }
         write_reconstructions(run, tensors, target.class_names)
     return done
+
+
+def join_runs(run: RunFolder, names: Sequence[str], name: str) -> None:
+    """Join runs of one seed that each rebuilt some of the classes, as if one had rebuilt them all.
+
+    Args:
+        run: Holds them.
+        names: Theirs, as `attack/seed-0`, without the file's ending.
+        name: Of the run to write.
+
+    Raises:
+        ValueError: If two of them rebuilt the same class, or took snapshots at other steps.
+    """
+    parts = [_read(run, f"{part}.safetensors") for part in names]
+    if len({tuple(one.step for one in part.reconstructions.snapshots) for part in parts}) > 1:
+        raise ValueError(
+            f"{', '.join(names)}: took snapshots at other steps; remove their cells, and run again"
+        )
+    classes = torch.cat([part.reconstructions.labels.unique() for part in parts])
+    if len(classes.unique()) < len(classes):
+        raise ValueError(
+            f"{', '.join(names)}: two of them rebuilt the same class, as machines of other kinds may deal "
+            "classes otherwise; remove their cells, and run again on one kind"
+        )
+    labels = torch.cat([part.reconstructions.labels for part in parts])
+    order = labels.argsort(stable=True)
+    made = Reconstructions(
+        torch.cat([part.reconstructions.images for part in parts])[order],
+        labels[order],
+        torch.cat([part.reconstructions.seeds for part in parts])[order],
+        merge_snapshots(_in_bytes(part.reconstructions.snapshots) for part in parts),
+        tuple(dict.fromkeys(note for part in parts for note in part.reconstructions.notes)),
+    )
+    queries = Queries(
+        forward=sum(part.queries.forward for part in parts),
+        backward=sum(part.queries.backward for part in parts),
+        images=sum(part.queries.images for part in parts),
+    )
+    _write(run, f"{name}.safetensors", made, queries)
+
+
+def _in_bytes(snapshots: Sequence[Snapshot]) -> dict[str, list[dict[str, Any]]]:
+    """Snapshots as an attack keeps them while it runs."""
+    return {"snapshots": [vars(one) | {"images": to_bytes(one.images)} for one in snapshots]}
 
 
 def write_reconstructions(

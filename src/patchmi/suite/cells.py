@@ -12,11 +12,20 @@ import torch
 from patchmi.audit import Findings, Judge, Plan, audit, audit_inputs
 from patchmi.audit.document import describe_environment
 from patchmi.audit.scores import Arm
-from patchmi.audit.stages import RECONSTRUCTIONS, attack_target, draw_without_target, to_unit_range
+from patchmi.audit.stages import RECONSTRUCTIONS, attack_target, draw_without_target, join_runs, to_unit_range
 from patchmi.metrics import Estimate, cluster_interval, predict_logits, top_k_hits
 from patchmi.runs import RunFolder, atomic_path
 from patchmi.suite.images import open_attackers_images
-from patchmi.suite.jobs import DONE, INPUTS, attack_of, cell_folder, control_of, open_cell, read_json
+from patchmi.suite.jobs import (
+    DONE,
+    INPUTS,
+    attack_of,
+    cell_folder,
+    control_of,
+    open_cell,
+    read_json,
+    run_cells,
+)
 from patchmi.suite.tables import Suite
 from patchmi.suite.targets import (
     disjoint_judge,
@@ -73,7 +82,7 @@ def run_job(folder: Path, suite: Suite, name: str) -> None:
 
 def _attack(run: RunFolder, folder: Path, suite: Suite, name: str) -> None:
     """One run of an attack, or what it draws without its target."""
-    _, target_name, _, public_name, _, *seed = name.split("/")
+    kind, target_name, _, public_name, *_ = name.split("/")
     target, digest = open_attacked(suite, folder, target_name)
     public, _ = open_attackers_images(suite, public_name, None, image_shape=target.image_shape)
     run.pin_inputs(audit_inputs(digest, None, [], public))
@@ -85,7 +94,7 @@ def _attack(run: RunFolder, folder: Path, suite: Suite, name: str) -> None:
         checkpoint_seconds=suite.checkpoint_seconds,
         cache=folder / "cache",
     )
-    if seed:
+    if kind == "attack":
         attack_target(run, target, plan, progress=logged)
     else:
         draw_without_target(run, target, plan, progress=logged)
@@ -110,7 +119,7 @@ def _count_row(run: RunFolder, folder: Path, suite: Suite, target_name: str, row
     inputs = audit_inputs(case.target_digest, None, [], public)
     parts = target_name, attack, public_name, defence
     for seed in plan.seeds:
-        _take(run, cell_folder(folder, f"attack/{'/'.join(parts)}/seed-{seed}"), "attack/*", inputs)
+        _take_run(run, folder, run_cells(suite, "/".join(parts), seed), inputs, seed=seed)
     _take(run, cell_folder(folder, control_of(suite, parts)), "controls/*", inputs)
     audit(
         run,
@@ -127,7 +136,19 @@ def _count_row(run: RunFolder, folder: Path, suite: Suite, target_name: str, row
     run.write_json(EXTRA, {"disjoint_top1": top1})
 
 
-def _take(run: RunFolder, cell: Path, pattern: str, inputs: dict[str, Any]) -> None:
+def _take_run(
+    run: RunFolder, folder: Path, cells: tuple[str, ...], inputs: dict[str, Any], *, seed: int
+) -> None:
+    """Copy one run of the attack into a row; of several shards, joined."""
+    if len(cells) == 1:
+        _take(run, cell_folder(folder, cells[0]), "attack/*", inputs)
+        return
+    for cell in cells:
+        _take(run, cell_folder(folder, cell), "attack/*", inputs, into=Path("shards", cell))
+    join_runs(run, [f"shards/{cell}/attack/seed-{seed}" for cell in cells], f"attack/seed-{seed}")
+
+
+def _take(run: RunFolder, cell: Path, pattern: str, inputs: dict[str, Any], *, into: Path = Path()) -> None:
     """Copy a cell's files into a row, if the cell worked on what the row has before it.
 
     Raises:
@@ -136,7 +157,7 @@ def _take(run: RunFolder, cell: Path, pattern: str, inputs: dict[str, Any]) -> N
     if read_json(cell / INPUTS) != inputs:
         raise ValueError(f"{cell} worked on another model or on other images; remove it, and run again")
     for path in cell.glob(pattern):
-        with atomic_path(run.path(path.relative_to(cell).as_posix())) as copy:
+        with atomic_path(run.path((into / path.relative_to(cell)).as_posix())) as copy:
             shutil.copyfile(path, copy)
 
 

@@ -16,7 +16,7 @@ from patchmi.report.suite_result import SUITE_SCHEMA, suite_bytes
 from patchmi.runs import atomic_write
 from patchmi.runs.files import pack_tensors, unpack_tensors
 from patchmi.suite.cells import EXTRA
-from patchmi.suite.jobs import DONE, cell_folder, failure_of, is_done, plan_jobs, read_json
+from patchmi.suite.jobs import DONE, cell_folder, failure_of, is_done, plan_jobs, read_json, run_cells
 from patchmi.suite.tables import Suite
 from patchmi.suite.targets import ABOUT, ABOUT_JUDGES
 from patchmi.types import Labels
@@ -99,7 +99,7 @@ def _describe_row(folder: Path, suite: Suite, parts: tuple[str, str, str, str]) 
         return described | {"state": "failed", "error": error}
     cell = cell_folder(folder, f"row/{name}")
     result = read_json(cell / "result.json")
-    cells = [f"attack/{name}/seed-{seed}" for seed in range(suite.seeds)]
+    cells = [cell for seed in range(suite.seeds) for cell in run_cells(suite, name, seed)]
     return described | {
         "state": "done",
         "folder": cell.relative_to(folder).as_posix(),

@@ -5,8 +5,8 @@ import json
 import shutil
 import socket
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ class Job:
     """One cell: a target, its judges, a run of an attack, its control, or a row of the table.
 
     Args:
-        name: `target/T`, `judges/T`, `attack/ROW/seed-N`, `row/ROW`, where ROW is T/ATTACK/PUBLIC/DEFENCE, or
-            a control as `control_of` names it.
+        name: `target/T`, `judges/T`, a run as `run_cells` names it, `row/ROW`, where ROW is
+            T/ATTACK/PUBLIC/DEFENCE, or a control as `control_of` names it.
         needs: Names of the jobs that must be done before.
         memory_gb: What it may need.
         gpus: Likewise, shares of one allowed.
@@ -50,7 +50,7 @@ def plan_jobs(suite: Suite) -> tuple[Job, ...]:
     targets, runs, controls, rows = ({} for _ in range(4))
     for parts in suite.rows():
         target, judges, row = f"target/{parts[0]}", f"judges/{parts[0]}", "/".join(parts)
-        own = tuple(f"attack/{row}/seed-{seed}" for seed in range(suite.seeds))
+        own = tuple(name for seed in range(suite.seeds) for name in run_cells(suite, row, seed))
         targets |= {target: (), judges: (target,)}
         runs |= dict.fromkeys(own, (target,))
         control = control_of(suite, parts)
@@ -60,6 +60,15 @@ def plan_jobs(suite: Suite) -> tuple[Job, ...]:
     return tuple(
         Job(name, needed, suite.memory_gb, suite.gpus, suite.threads) for name, needed in needs.items()
     )
+
+
+def run_cells(suite: Suite, row: str, seed: int) -> tuple[str, ...]:
+    """The cells of a run: `attack/ROW/seed-N`, or one for each shard, `attack/ROW/seed-N/shard-K`."""
+    name = f"attack/{row}/seed-{seed}"
+    shard_count = int(suite.attacks[row.split("/")[1]].number("shard_count") or 1)
+    if shard_count == 1:
+        return (name,)
+    return tuple(f"{name}/shard-{shard}" for shard in range(shard_count))
 
 
 def control_of(suite: Suite, row: tuple[str, ...]) -> str:
@@ -73,9 +82,10 @@ def control_of(suite: Suite, row: tuple[str, ...]) -> str:
 
 def attack_of(suite: Suite, name: str) -> AbstractAttack:
     """The attack of a cell `attack/…`, `control/…` or `row/…`; of a control, without the target's word."""
-    kind, _, attack, *_ = name.split("/")
+    kind, _, attack, *rest = name.split("/")
     if kind != "control":
-        return suite.attacks[attack].made()
+        made, shard = suite.attacks[attack].made(), _number(rest, "shard")
+        return made if shard is None else replace(made, shard=shard)  # pyright: ignore[reportCallIssue]
     return next(one.made().without_target() for one in suite.attacks.values() if _control_id(one) == attack)
 
 
@@ -102,7 +112,7 @@ def cell_config(suite: Suite, name: str) -> dict[str, Any]:
         del config["target"][no_part]
     if kind in ("target", "judges"):
         return config
-    _, public, _, *seed = rest
+    public = rest[1]
     made = attack_of(suite, name)
     config |= {
         "attack": {"name": type(made).__name__, **describe(made)},
@@ -111,7 +121,12 @@ def cell_config(suite: Suite, name: str) -> dict[str, Any]:
     }
     if kind == "row":
         return config | {"seeds": suite.seeds, "show_private": suite.targets[target].show_private}
-    return config | {"seed": int(seed[0].removeprefix("seed-")) if seed else 0}
+    return config | {"seed": _number(rest, "seed") or 0}
+
+
+def _number(parts: Sequence[str], what: str) -> int | None:
+    """The number in a part of a cell's name such as `seed-3`."""
+    return next((int(part.removeprefix(f"{what}-")) for part in parts if part.startswith(f"{what}-")), None)
 
 
 def open_cell(folder: Path, suite: Suite, name: str) -> RunFolder:

@@ -130,9 +130,7 @@ def open_attacked(suite: Suite, folder: Path, name: str) -> tuple[Target, str]:
 
 def suite_judges(run: RunFolder, target: SuiteTarget, private: Private) -> list[Judge]:
     """A target's judges, trained as the suite says or taken from the run folder."""
-    return train_judges(
-        run, private, step_count=target.judge_steps, flips=target.flips, progress=logged
-    )
+    return train_judges(run, private, step_count=target.judge_steps, flips=target.flips, progress=logged)
 
 
 def disjoint_judge(run: RunFolder, suite: Suite, target: SuiteTarget, subject: Subject) -> Judge | None:
