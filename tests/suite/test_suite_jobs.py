@@ -271,6 +271,24 @@ def test_private_images_are_shared_out_evenly_and_to_one_side_only(
     assert share_out(private, target)[0].train_images.equal(kept.train_images)
 
 
+def test_some_classes_are_spread_over_all_and_numbered_anew() -> None:
+    labels = torch.arange(40) % 10
+    images = labels.reshape(-1, 1, 1, 1) / 10
+    private = Private(images, labels, images[:20], labels[:20], tuple("abcdefghij"), "numbers")
+    kept, _ = share_out(private, SuiteTarget("it", class_count=3))
+    assert kept.class_names == ("a", "d", "g")
+    for own, theirs in (
+        (kept.train_images, kept.train_labels),
+        (kept.held_out_images, kept.held_out_labels),
+    ):
+        assert torch.equal((own.flatten() * 10).round().long(), torch.tensor([0, 3, 6])[theirs])
+    assert (len(kept.train_labels), len(kept.held_out_labels)) == (12, 6)
+    whole, _ = share_out(private, SuiteTarget("it", class_count=10))
+    assert torch.equal(whole.train_labels, labels)
+    with pytest.raises(ValueError, match="has 10 classes, class_count asks for 11; give fewer"):
+        share_out(private, SuiteTarget("it", class_count=11))
+
+
 @pytest.mark.parametrize(("private_count", "count", "left"), [(60, 200, 111), (60, 12, 12), (168, 200, 3)])
 def test_unused_images_are_those_that_neither_target_nor_judges_have(
     tmp_path: Path, private_count: int, count: int, left: int

@@ -74,13 +74,17 @@ def _nothing_unused(source: str, suite: Suite, where: str) -> Iterator[str]:
 
 def _target_faults(target: SuiteTarget, suite: Suite, where: str) -> Iterator[str]:
     yield from _unreachable(target.private, suite, f"{where}.private")
-    yield from _small_numbers(target, f"{where}.", ("private_count", "width", "step_count", "judge_steps"))
+    yield from _small_numbers(
+        target, f"{where}.", ("class_count", "private_count", "width", "step_count", "judge_steps")
+    )
     yield from _split_faults(target, suite, where)
     if target.image_shape is not None and min(target.image_shape) < 1:
         yield f"{where}.image_shape: give channels, height and width, each 1 or more"
     if target.model is not None:
         if target.disjoint_share:
             yield f"{where}.disjoint_share: a finished model was trained on all of them; leave it out"
+        if target.class_count is not None:
+            yield f"{where}.class_count: a finished model has its own classes; leave it out"
         if target.width is not None or target.flips:
             yield f"{where}: width and flips belong to a target that is trained, not to a finished model"
         return

@@ -24,8 +24,9 @@ def share_out(private: Private, target: SuiteTarget) -> tuple[Private, Private |
     """The private images for target and judges, and those put aside for the disjoint judge.
 
     Raises:
-        ValueError: A class is left with fewer training images than the measures need.
+        ValueError: There are fewer classes, or of one fewer training images are left than the measures need.
     """
+    private = _some_classes(private, target)
     images, labels = private.train_images, private.train_labels
     if target.private_count is not None:
         chosen = _evenly(labels, target.private_count, class_count=len(private.class_names))
@@ -85,7 +86,7 @@ def open_attackers_images(
         source = suite.locate(chosen.source)
         return open_public(source, private, image_shape=image_shape, count=chosen.count)
     owner = suite.targets[chosen.source.removeprefix(UNUSED)]
-    whole, _ = open_private(private_files(suite, owner), image_shape=image_shape)
+    whole = _some_classes(open_private(private_files(suite, owner), image_shape=image_shape)[0], owner)
     unused = torch.ones(len(whole.train_labels), dtype=torch.bool)
     assert owner.private_count is not None
     unused[_evenly(whole.train_labels, owner.private_count, class_count=len(whole.class_names))] = False
@@ -96,6 +97,34 @@ def open_attackers_images(
     images = whole.train_images[places[order]]
     public = Source(images, f"{len(images):,} images of {whole.description}, none of them a training image")
     return public, public_notes(public, private)
+
+
+def _some_classes(private: Private, target: SuiteTarget) -> Private:
+    """The images of so many classes as the target has, numbered anew.
+
+    Raises:
+        ValueError: There are fewer.
+    """
+    if target.class_count is None:
+        return private
+    all_count = len(private.class_names)
+    if target.class_count > all_count:
+        raise ValueError(
+            f"{private.description}: has {all_count} classes, class_count asks for {target.class_count}; "
+            "give fewer"
+        )
+    chosen = torch.arange(target.class_count) * all_count // target.class_count
+    number = torch.full((all_count,), -1)
+    number[chosen] = torch.arange(target.class_count)
+    trained, held_out = number[private.train_labels], number[private.held_out_labels]
+    return replace(
+        private,
+        train_images=private.train_images[trained >= 0],
+        train_labels=trained[trained >= 0],
+        held_out_images=private.held_out_images[held_out >= 0],
+        held_out_labels=held_out[held_out >= 0],
+        class_names=tuple(private.class_names[label] for label in chosen.tolist()),
+    )
 
 
 def _evenly(labels: Labels, count: int, *, class_count: int) -> Tensor:

@@ -24,6 +24,7 @@ class SuiteTarget:
         hub: Taken instead of a `data:` source where no data folder is given.
         image_shape: Channels, height and width; may be left out for a finished model.
         held_out_share: Share of the private images to hold out where there is no test split.
+        class_count: Only so many of the classes, evenly spread over all of them in their order; None: all.
         private_count: At most so many training images, as many of each class; None: all.
         architecture: A name in `ARCHITECTURES` to train, or what a finished model's weights belong to.
         width: Of the network to train; None: the architecture's own.
@@ -43,6 +44,7 @@ class SuiteTarget:
     hub: str | None = None
     image_shape: tuple[int, int, int] | None = None
     held_out_share: float = 0.2
+    class_count: int | None = None
     private_count: int | None = None
     architecture: str | None = None
     width: int | None = None

@@ -62,8 +62,9 @@ def prepare_judges(run: RunFolder, suite: Suite, name: str, target_cell: Path) -
     subject = open_subject(suite, name, target_cell)
     private = subject.private
     run.pin_inputs(audit_inputs(None, private, [], None))
-    judges = suite_judges(run, target, private)
+    # First the one whose images may be missing: nobody should wait long to hear of it.
     disjoint = disjoint_judge(run, suite, target, subject)
+    judges = suite_judges(run, target, private)
     about = {
         "judges": [_describe(judge, private) for judge in judges],
         "disjoint_judge": None if disjoint is None else _describe(disjoint, private),
