@@ -22,6 +22,9 @@ Labels = Int[Tensor, " n"]
 Logits = Float[Tensor, "n classes"]
 """Unnormalised class scores."""
 
+Scores = Float[Tensor, "n classes"]
+"""Class probabilities as a target answers them; every row sums to 1 unless the target shows less."""
+
 PatchLogits = Float[Tensor, "n 1 rows columns"]
 """Log-odds of being public, one for each patch of an image, on the grid of patches."""
 

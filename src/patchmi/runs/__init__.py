@@ -5,6 +5,7 @@ from patchmi.runs.checkpoint import NO_CHECKPOINT, Checkpoint, terminate_as_inte
 from patchmi.runs.errors import ConfigChanged, OutOfResources, RunError, RunExists, RunLocked
 from patchmi.runs.files import atomic_path, atomic_write
 from patchmi.runs.folder import RunFolder, open_run
+from patchmi.runs.journal import Journal
 
 __all__ = [
     "NO_CACHE",
@@ -12,6 +13,7 @@ __all__ = [
     "Cache",
     "Checkpoint",
     "ConfigChanged",
+    "Journal",
     "OutOfResources",
     "RunError",
     "RunExists",

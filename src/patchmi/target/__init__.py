@@ -2,7 +2,18 @@
 
 from patchmi.target.access import AccessDenied, AsClassifier, Queries, Target, WhiteBox, answers
 from patchmi.target.adapters import as_target
+from patchmi.target.black_box import (
+    Account,
+    BlackBox,
+    BudgetSpent,
+    LabelAccess,
+    Oracle,
+    OutputMode,
+    ScoreAccess,
+    oracle_of,
+)
 from patchmi.target.description import Description
+from patchmi.target.endpoint import Endpoint, EndpointFailed, EndpointOracle
 from patchmi.target.load import Opened, open_target
 from patchmi.target.misreading import AccuracyCheck, TargetMisread, check_accuracy
 from patchmi.target.probe import probe_target
@@ -11,11 +22,21 @@ from patchmi.target.train import Training, train_classifier
 
 __all__ = [
     "AccessDenied",
+    "Account",
     "AccuracyCheck",
     "AsClassifier",
+    "BlackBox",
+    "BudgetSpent",
     "Description",
+    "Endpoint",
+    "EndpointFailed",
+    "EndpointOracle",
+    "LabelAccess",
     "Opened",
+    "Oracle",
+    "OutputMode",
     "Queries",
+    "ScoreAccess",
     "Target",
     "TargetFile",
     "TargetInvalid",
@@ -26,6 +47,7 @@ __all__ = [
     "as_target",
     "check_accuracy",
     "open_target",
+    "oracle_of",
     "probe_target",
     "train_classifier",
 ]
