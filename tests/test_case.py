@@ -290,6 +290,54 @@ def test_other_images_under_the_same_path_refuse_to_resume(audited, home, tmp_pa
     assert "private.held_out" in capsys.readouterr().err
 
 
+BLACK_BOX = ["--access", "label", "--budget", "150", "--setting", "fit_step_count=3"]
+
+
+def test_an_audit_with_labels_only_counts_what_it_asks_and_says_so(home, tmp_path, capsys):
+    out = tmp_path / "labels"
+    assert main(audit_command(home, out, *BLACK_BOX, "--seeds", "2", *given_judges(home))) == 0
+    result = read_result(out / "result.json")
+    assert (result["attack"]["name"], result["threat"]["access"]) == ("PatchTransfer", "label")
+    box = result["attack"]["black_box"]
+    assert box["budget"] == 150
+    assert box["asked"] == sum(box["stages"].values()) == sum(box["answered"]) <= 2 * 150
+    assert box["asked"] == result["attack"]["queries"]["images"]
+    assert result["attack"]["queries"]["backward"] == 0
+    for seed in range(2):
+        asked = [entry["queries"] for entry in result["history"] if entry["seed"] == seed]
+        assert asked == sorted(asked)
+        assert 0 < asked[-1] <= 150
+    assert "label access" in result["verdict"]["sentence"]
+    assert (
+        "150 images sent in each at most" in result["verdict"]["sentence"]
+        or "INCONCLUSIVE" in (result["verdict"]["word"])
+    )
+    assert {entry["attack"] for entry in result["not_tested"] if entry["scope"] == "in"} == {
+        "Model inversion with the model's weights",
+        "Model inversion with class scores only",
+    }
+    page = (out / "report.html").read_text()
+    assert "images sent to the model" in page
+    assert "for public images" in page
+    # The control has no target: it leaves no question behind.
+    assert {path.name for path in out.rglob("*.queries")} == {"seed-0.queries", "seed-1.queries"}
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--attack", "general", "--access", "label"], "GeneralMI needs white-box access, not label: choose"),
+        (["--attack", "patch-transfer"], "PatchTransfer needs label or score access, not white-box: choose"),
+        (["--top-k", "1"], "--top-k: is how a black box answers; add --access score, or label"),
+    ],
+)
+def test_an_attack_and_an_access_that_do_not_fit_are_refused_at_once(more, said, home, tmp_path, capsys):
+    assert main(audit_command(home, tmp_path / "run", *more)) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_dry_run_estimates_each_stage_and_leaves_nothing(home, tmp_path, capsys):
     assert main(audit_command(home, tmp_path / "run", "--dry-run", "--positive-control")) == 0
     printed = capsys.readouterr().out.splitlines()
@@ -372,7 +420,10 @@ def test_a_target_that_grants_scores_only_is_refused_before_anything_is_trained(
     assert main(command) == 2
     err = capsys.readouterr().err
     assert "linear.onnx grants score access only, this attack needs white-box access" in err
+    assert err.endswith("give the model's weights, or --access score\n")
     assert not (tmp_path / "run").exists()
+    command += ["--access", "score", "--budget", "120", "--setting", "fit_step_count=3", "--dry-run"]
+    assert main(command) == 0
 
 
 def quarter_weights() -> np.ndarray:

@@ -9,28 +9,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from patchmi.attacks import (
         ATTACKS,
+        BrepMI,
         DeepInversion,
         GeneralMI,
         GenerativeMI,
         PatchMI,
+        PatchTransfer,
         PlgMI,
         VariationalMI,
         choose_attack,
     )
     from patchmi.data import glyphs, leaves, strokes
-    from patchmi.target import Target, WhiteBox
+    from patchmi.target import LabelAccess, ScoreAccess, Target, WhiteBox
     from patchmi.types import Reconstructions
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ATTACKS",
+    "BrepMI",
     "DeepInversion",
     "GeneralMI",
     "GenerativeMI",
+    "LabelAccess",
     "PatchMI",
+    "PatchTransfer",
     "PlgMI",
     "Reconstructions",
+    "ScoreAccess",
     "Target",
     "VariationalMI",
     "WhiteBox",
@@ -43,14 +49,18 @@ __all__ = [
 
 _ROOMS = {
     "ATTACKS": "patchmi.attacks",
+    "BrepMI": "patchmi.attacks",
     "DeepInversion": "patchmi.attacks",
     "GeneralMI": "patchmi.attacks",
     "GenerativeMI": "patchmi.attacks",
     "PatchMI": "patchmi.attacks",
+    "PatchTransfer": "patchmi.attacks",
     "PlgMI": "patchmi.attacks",
     "VariationalMI": "patchmi.attacks",
     "choose_attack": "patchmi.attacks",
     "Reconstructions": "patchmi.types",
+    "LabelAccess": "patchmi.target",
+    "ScoreAccess": "patchmi.target",
     "Target": "patchmi.target",
     "WhiteBox": "patchmi.target",
     "glyphs": "patchmi.data",

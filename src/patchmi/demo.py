@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from patchmi.attacks import AbstractAttack
-from patchmi.audit import Plan, Private, audit, fit_judge, fit_target
+from patchmi.audit import WHITE_BOX, Grant, Plan, Private, audit, fit_judge, fit_target
 from patchmi.data import Source, load_digits, split_by_class
 from patchmi.runs import RunFolder
 from patchmi.target import Training
@@ -29,6 +29,7 @@ def run_demo(
     count_per_class: int,
     command: str,
     progress: Progress,
+    grant: Grant = WHITE_BOX,
 ) -> Path:
     """Train target and judges on 4,000 digits, attack the target, and report.
 
@@ -40,6 +41,7 @@ def run_demo(
         count_per_class: Reconstructions of each class and seed.
         command: The command line, for the report.
         progress: How to show how far each stage is.
+        grant: What the attack sees of the target.
 
     Returns:
         The path of the report.
@@ -52,8 +54,9 @@ def run_demo(
         public,
         seeds=seeds,
         count_per_class=count_per_class,
-        release_context="open-weights",
+        release_context="open-weights" if grant.access == "white-box" else "public-api",
         command=command,
+        grant=grant,
     )
     architecture, training = TARGET
     target = fit_target(run, private, architecture=architecture, training=training, seed=0, progress=progress)

@@ -66,6 +66,8 @@ class Snapshot:
     """Seconds of attack that had passed."""
     images: Images
     labels: Labels
+    queries: int = 0
+    """Images that a black box had been sent by then."""
 
 
 @dataclass(frozen=True)

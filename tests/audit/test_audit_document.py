@@ -63,8 +63,23 @@ def test_the_environment_names_the_machine_and_what_it_took():
     assert said["processor"]
 
 
-def test_what_was_not_tested_is_listed_without_a_claim():
-    said = document.not_tested()
+@pytest.mark.parametrize(
+    ("access", "reasons"),
+    [
+        ("white-box", ["which grants more", "which grants more"]),
+        ("score", ["which is less; more may come out with it", "which grants more"]),
+        ("label", ["which is less; more may come out with it"] * 2),
+    ],
+)
+def test_other_accesses_are_named_with_what_they_would_grant(access, reasons):
+    said = [entry["reason"] for entry in document.not_tested(access) if "inversion" in entry["attack"]]
+    assert len(said) == 2
+    assert all(reason.endswith(end) for reason, end in zip(said, reasons, strict=True))
+
+
+@pytest.mark.parametrize("access", ["white-box", "score", "label"])
+def test_what_was_not_tested_is_listed_without_a_claim(access):
+    said = document.not_tested(access)
     assert {entry["scope"] for entry in said} == {"in", "out"}
     assert any("inversion" in entry["attack"].lower() for entry in said)
     assert not any(forbidden_claims_in(text) for entry in said for text in entry.values())

@@ -28,6 +28,23 @@ def measured(value: float, spread: float = 0.03, n: int = 30) -> dict[str, Any]:
     return {"value": round(value, 5), "low": round(low, 5), "high": round(high, 5), "n": n}
 
 
+def of_a_black_box(result: dict[str, Any]) -> dict[str, Any]:
+    """The result of an attack that sent images to a model which only answers."""
+    result["threat"]["access"] = "label"
+    result["attack"]["black_box"] = {
+        "budget": 3000,
+        "mode": {"top_k": None, "decimals": None, "noise": 0.0, "temperature": 1.0},
+        "asked": 8400,
+        "repeated": 12,
+        "stages": {"public images": 5400, "votes on the final images": 3000},
+        "answered": [840] * 10,
+    }
+    result["attack"]["queries"] = {"forward": 40, "backward": 0, "images": 8400}
+    for entry in result["history"]:
+        entry["queries"] = 1000 + 5 * entry["step"] + entry["seed"]
+    return result
+
+
 def make_result(class_count: int = 10, seeds: tuple[int, ...] = (0, 1, 2)) -> dict[str, Any]:
     random = np.random.default_rng(7)
     success = 1 - random.beta(1.2, 20, size=class_count)

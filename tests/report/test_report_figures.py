@@ -2,6 +2,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+from tests.report.conftest import of_a_black_box
 
 from patchmi.report import figures
 
@@ -79,6 +80,15 @@ def test_one_line_a_seed_and_one_for_the_mean(result_of, seeds, line_count):
     thin = len(re.findall(r"stroke-width: 0\.7", svg))
     legend_lines = 2
     assert thick + thin - legend_lines == line_count
+
+
+def test_the_curve_of_a_black_box_runs_along_what_was_sent(result_of):
+    svg = figures.success_over_steps(of_a_black_box(result_of(seeds=(0, 1, 2))))
+    assert "images sent to the model" in texts(svg)
+    assert "step of the attack" not in texts(svg)
+    thick = len(re.findall(r"stroke-width: 2(?:;|\b)(?!\.)", svg))
+    thin = len(re.findall(r"stroke-width: 0\.7", svg))
+    assert (thick - 2, thin) == (2, 6), "seeds that sent other numbers of images still have a mean"
 
 
 @pytest.mark.parametrize("draw", CHARTS)

@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.report.conftest import of_a_black_box
 from tests.report.pages import Page, contrast, is_printed_as, part_of, resolve
 
 from patchmi.claims import forbidden_claims_in
-from patchmi.report import ResultInvalid, render_report, write_report
+from patchmi.report import ResultInvalid, render_report, validate_result, write_report
 
 NUMBER = re.compile(r"(?<![\w.])[<>]?−?(?:\d[\d,]*)?\.?\d+(?![\w])")
 
@@ -234,6 +235,14 @@ def test_the_best_control_is_the_highest_below_the_ceiling(result):
     card = part_of(html, r"Best control</h3>(.*?)</div>")
     assert "/controls/untrained_attack/consensus_top1" in card
     assert "Generator trained without the target" in card
+
+
+def test_a_black_box_s_page_says_what_was_sent_and_for_what(result):
+    validate_result(of_a_black_box(result))
+    read = Page(render_report(result))
+    sent = "Sent to the model: 8,400 images of at most 9,000, 840 a class: 5,400 for public images, 3,000 for"
+    assert sent in " ".join(read.text.split())
+    assert "At one image a second: 2 h 20 min" in " ".join(read.text.split())
 
 
 def test_scores_controls_and_history_that_are_missing_are_said_to_be(result):

@@ -271,6 +271,27 @@ def test_private_images_are_shared_out_evenly_and_to_one_side_only(
     assert share_out(private, target)[0].train_images.equal(kept.train_images)
 
 
+def test_a_black_box_s_access_and_budget_are_part_of_its_cells_but_not_of_its_control():
+    attacks = {
+        "few": SuiteAttack("patch-transfer", {}, budget=300),
+        "many": SuiteAttack("patch-transfer", {}, access="label", budget=3000),
+        "scores": SuiteAttack("patch-transfer", {}, access="score", budget=300),
+    }
+    assert attacks["many"].number("budget") == 3000
+    suite = make_suite(attacks=attacks)
+    configs = {name: cell_config(suite, f"attack/digits/{name}/strokes/none/seed-0") for name in attacks}
+    assert [(one["access"], one["budget"]) for one in configs.values()] == [
+        ("label", 300),
+        ("label", 3000),
+        ("score", 300),
+    ]
+    controls = {control_of(suite, ("digits", name, "strokes", "none")) for name in attacks}
+    assert len(controls) == 1
+    assert "budget" not in cell_config(suite, controls.pop())
+    white = make_suite()
+    assert "access" not in cell_config(white, ATTACK)
+
+
 def test_some_classes_are_spread_over_all_and_numbered_anew() -> None:
     labels = torch.arange(40) % 10
     images = labels.reshape(-1, 1, 1, 1) / 10

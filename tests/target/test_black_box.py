@@ -73,6 +73,13 @@ def test_every_image_is_counted_by_stage_and_answer_and_repeats_apart(kind):
 
 
 @every_door
+def test_no_images_are_no_question(kind):
+    door = make_door(kind)
+    assert len(ask(door, plain())) == 0
+    assert (door.account.asked, door.account.calls) == (0, 0)
+
+
+@every_door
 def test_a_door_without_memory_pays_for_every_repeat(kind):
     oracle = Asked()
     door = make_door(kind, oracle, remembers=False)

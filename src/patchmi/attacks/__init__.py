@@ -1,12 +1,14 @@
 """Attacks: one paper, one file; none of them can import a measure, a judge or a private image."""
 
 from patchmi.attacks.base import AbstractAttack, merge_snapshots
+from patchmi.attacks.brep_mi import BrepMI
 from patchmi.attacks.deep_inversion import DeepInversion
 from patchmi.attacks.general import GeneralMI
 from patchmi.attacks.generative import GenerativeMI
 from patchmi.attacks.identity import IdentityTerm
 from patchmi.attacks.patch_mi import PatchMI
 from patchmi.attacks.patch_mi_recipes import RECIPES, ClassPatchScale, PatchScale, PublicWeights, Recipe
+from patchmi.attacks.patch_transfer import PatchTransfer
 from patchmi.attacks.plg_mi import PlgMI
 from patchmi.attacks.public_gan import GanTraining
 from patchmi.attacks.table import ATTACKS, choose_attack
@@ -16,6 +18,7 @@ __all__ = [
     "ATTACKS",
     "RECIPES",
     "AbstractAttack",
+    "BrepMI",
     "ClassPatchScale",
     "DeepInversion",
     "GanTraining",
@@ -24,6 +27,7 @@ __all__ = [
     "IdentityTerm",
     "PatchMI",
     "PatchScale",
+    "PatchTransfer",
     "PlgMI",
     "PublicWeights",
     "Recipe",

@@ -10,8 +10,8 @@ import torch
 from patchmi.losses import Scalar
 from patchmi.machine import seeded
 from patchmi.runs import NO_CACHE, NO_CHECKPOINT, Cache, Checkpoint
-from patchmi.target import WhiteBox
-from patchmi.types import Images, Observer, Progress, Reconstructions, Snapshot, silent, unobserved
+from patchmi.target import AccessDenied, BlackBox, WhiteBox
+from patchmi.types import Access, Images, Observer, Progress, Reconstructions, Snapshot, silent, unobserved
 
 SNAPSHOT_SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """Shares of the steps after which a snapshot is kept."""
@@ -24,17 +24,23 @@ def snapshot_count(class_count: int) -> int:
     return min(20, max(1, 1000 // class_count))
 
 
+Door = WhiteBox | BlackBox
+"""All that an attack ever gets of a target."""
+
+
 @dataclass(frozen=True)
 class AbstractAttack(ABC):
     """An attack: its hyper-parameters are its fields, what it works on comes in the call."""
 
     uses_public: ClassVar[bool] = True
     """Whether the public images have a part in it."""
+    accesses: ClassVar[tuple[Access, ...]] = ("white-box",)
+    """Doors that it can use, the one it is meant for first."""
 
     @final
     def __call__(
         self,
-        door: WhiteBox,
+        door: Door,
         public: Images,
         *,
         count_per_class: int = 200,
@@ -47,7 +53,7 @@ class AbstractAttack(ABC):
         """Reconstruct every class of the target behind `door`.
 
         Args:
-            door: Access to the target.
+            door: Access to the target, of a kind that the attack can use.
             public: What the attacker has: images in [0, 1] of the target's shape.
             count_per_class: Reconstructions of each class.
             seed: Same seed, machine and thread count: same bytes.
@@ -60,8 +66,10 @@ class AbstractAttack(ABC):
             Reconstructions in [0, 1], ordered by class.
 
         Raises:
+            AccessDenied: If the attack needs another door.
             ValueError: If the public images do not fit the target.
         """
+        self.check_access(door.access)
         if public.shape[1:] != door.image_shape:
             raise ValueError(
                 f"public images are {tuple(public.shape[1:])}, the target takes {door.image_shape}: "
@@ -85,6 +93,19 @@ class AbstractAttack(ABC):
             images, result.labels.cpu(), result.seeds.cpu(), result.snapshots, result.notes
         )
 
+    @final
+    def check_access(self, access: Access) -> None:
+        """Refuse an access that the attack cannot use.
+
+        Raises:
+            AccessDenied: In one line.
+        """
+        if access not in self.accesses:
+            raise AccessDenied(
+                f"{type(self).__name__} needs {' or '.join(self.accesses)} access, not {access}: choose "
+                "another --attack, or another --access"
+            )
+
     @abstractmethod
     def without_target(self) -> "AbstractAttack":
         """The same attack without the target's word, an audit's control: what its prior alone would draw."""
@@ -101,7 +122,7 @@ class AbstractAttack(ABC):
     @abstractmethod
     def _reconstruct(
         self,
-        door: WhiteBox,
+        door: Any,
         public: Images,
         *,
         count_per_class: int,
@@ -118,7 +139,8 @@ def merge_snapshots(answers: Iterable[Mapping[str, Any]]) -> tuple[Snapshot, ...
     """Join the snapshots of the parts of an attack, taken at the same steps, in the order of the classes.
 
     Args:
-        answers: Of each part, such as a class, `snapshots`: `step`, `seconds`, `images` in 8 bits, `labels`.
+        answers: Of each part, such as a class, `snapshots`: `step`, `seconds`, `images` in 8 bits, `labels`,
+            and `queries` if a black box was asked.
     """
     merged = []
     for together in zip(*(answer["snapshots"] for answer in answers), strict=True):
@@ -126,7 +148,8 @@ def merge_snapshots(answers: Iterable[Mapping[str, Any]]) -> tuple[Snapshot, ...
         order = labels.argsort(stable=True)
         images = torch.cat([one["images"] for one in together])[order].float() / 255
         seconds = sum(one["seconds"] for one in together)
-        merged.append(Snapshot(together[0]["step"], seconds, images, labels[order]))
+        queries = sum(one.get("queries", 0) for one in together)
+        merged.append(Snapshot(together[0]["step"], seconds, images, labels[order], queries))
     return tuple(merged)
 
 

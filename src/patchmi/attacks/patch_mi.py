@@ -180,9 +180,9 @@ class PatchMI(AbstractAttack):
                 game.restore(state.pop("game"))
                 machine.restore_random_state(state["random"])
             else:
-                _prepare(game, precision=self.precision, progress=progress)
+                prepare(game, precision=self.precision, progress=progress)
             with checkpoint.guard():
-                _play(
+                play(
                     game,
                     precision=self.precision,
                     steps=progress(range(game.step, step_count), self._describe(groups, group, seed)),
@@ -264,7 +264,7 @@ def _check_shape(recipe: Recipe, image_shape: tuple[int, int, int]) -> None:
         )
 
 
-def _prepare(game: Game, *, precision: machine.Precision, progress: Progress) -> None:
+def prepare(game: Game, *, precision: machine.Precision, progress: Progress) -> None:
     """Before the first step: look at the public images, and let the students learn the target from them."""
     began = time.perf_counter()
     with machine.mixed_precision(precision):
@@ -276,7 +276,7 @@ def _prepare(game: Game, *, precision: machine.Precision, progress: Progress) ->
     game.seconds += time.perf_counter() - began
 
 
-def _play(
+def play(
     game: Game,
     *,
     steps: Iterable[int],

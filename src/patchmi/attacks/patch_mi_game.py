@@ -15,6 +15,7 @@ from patchmi.attacks.base import snapshot_count
 from patchmi.attacks.patch_mi_recipes import ClassPatchScale, PatchScale, Recipe
 from patchmi.attacks.public_pool import PublicPool
 from patchmi.attacks.students import Students
+from patchmi.attacks.surrogate import Surrogate
 from patchmi.networks import (
     ClassPatchDiscriminator,
     CodeClassifier,
@@ -33,7 +34,7 @@ class Game:
     """What the training of one generator is made of, and what must be kept to go on with it."""
 
     def __init__(
-        self, recipe: Recipe, door: WhiteBox, classes: list[int], public: Images, *, seed: int = 0
+        self, recipe: Recipe, door: WhiteBox | Surrogate, classes: list[int], public: Images, *, seed: int = 0
     ) -> None:
         channel_count, image_size, _ = door.image_shape
         self.recipe, self.door, self.classes = recipe, door, classes
@@ -142,9 +143,10 @@ class Game:
         """Keep what the generator draws now from the latents of all snapshots."""
         labels = torch.tensor(self.classes).repeat_interleave(snapshot_count(self.door.class_count))
         images = self.sample(self.snapshot_latents, labels)
-        self.snapshots.append(
-            {"step": self.step, "seconds": self.seconds, "images": images, "labels": labels}
-        )
+        snapshot = {"step": self.step, "seconds": self.seconds, "images": images, "labels": labels}
+        if isinstance(self.door, Surrogate):
+            snapshot["queries"] = self.door.door.account.asked
+        self.snapshots.append(snapshot)
 
     def answer(self, count_per_class: int) -> dict[str, Any]:
         """The reconstructions of this generator's classes, and its snapshots.

@@ -19,6 +19,7 @@ from patchmi.attacks.public_prior import (
     public_weights,
     some_of,
 )
+from patchmi.attacks.surrogate import Surrogate
 from patchmi.target import WhiteBox
 from patchmi.types import Images, Progress
 from patchmi.views import Views
@@ -52,7 +53,7 @@ class PublicPool:
         """Whether crops stand beside the whole images."""
         return bool(self._parents)
 
-    def look(self, door: WhiteBox, views: Views, progress: Progress) -> None:
+    def look(self, door: WhiteBox | Surrogate, views: Views, progress: Progress) -> None:
         """Weigh the images for each class by the target's word.
 
         Where most classes would draw from a handful of them, random crops of them are looked at too, and then
@@ -60,6 +61,7 @@ class PublicPool:
         """
         if self.weighing is None:
             return
+        self.images, self._parents = self.images[: self.whole_count], []
         look = partial(ask, door, views=views, progress=progress)
         weigh = partial(
             public_weights, sharpness=self.weighing.sharpness, entropy_weight=self.weighing.entropy_weight

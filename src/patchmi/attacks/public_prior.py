@@ -24,6 +24,7 @@ from torch import Tensor
 
 from patchmi import machine
 from patchmi.attacks.base import descend
+from patchmi.attacks.surrogate import Surrogate
 from patchmi.losses import Moments, batch_norm_loss
 from patchmi.target import WhiteBox
 from patchmi.types import Images, Progress
@@ -106,7 +107,9 @@ def crops_of(
         )
 
 
-def ask(door: WhiteBox, images: Images, *, views: Views, progress: Progress, description: str) -> Answers:
+def ask(
+    door: WhiteBox | Surrogate, images: Images, *, views: Views, progress: Progress, description: str
+) -> Answers:
     """Show the target images in [0, 1] as they are and in all their views.
 
     Args:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from patchmi import losses, machine
 from patchmi.attacks.base import descend
+from patchmi.attacks.surrogate import Surrogate
 from patchmi.networks import ARCHITECTURES
 from patchmi.target import WhiteBox
 from patchmi.types import Images, Labels
@@ -33,7 +34,7 @@ class Students:
     """
 
     def __init__(
-        self, architectures: tuple[str, ...], *, width: int, learning_rate: float, door: WhiteBox
+        self, architectures: tuple[str, ...], *, width: int, learning_rate: float, door: WhiteBox | Surrogate
     ) -> None:
         self.door = door
         self.networks = machine.place(

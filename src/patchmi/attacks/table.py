@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from patchmi.attacks.base import AbstractAttack
+from patchmi.attacks.brep_mi import BrepMI
 from patchmi.attacks.deep_inversion import DeepInversion
 from patchmi.attacks.general import GeneralMI
 from patchmi.attacks.generative import GenerativeMI
 from patchmi.attacks.patch_mi import PatchMI
+from patchmi.attacks.patch_transfer import PatchTransfer
 from patchmi.attacks.plg_mi import PlgMI
 from patchmi.attacks.variational import VariationalMI
 from patchmi.structured import structured
@@ -19,6 +21,8 @@ ATTACKS: dict[str, type[AbstractAttack]] = {
     "variational": VariationalMI,
     "plg-mi": PlgMI,
     "deep-inversion": DeepInversion,
+    "patch-transfer": PatchTransfer,
+    "brep-mi": BrepMI,
 }
 """Every attack by its name on the command line."""
 

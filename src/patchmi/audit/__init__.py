@@ -1,12 +1,14 @@
 """One audit: attack → reconstructions → scores and controls → verdict → report."""
 
 from patchmi.audit.inputs import audit_inputs, score_inputs
-from patchmi.audit.plan import Findings, Judge, Pictures, Plan, Private, check_votes
+from patchmi.audit.plan import WHITE_BOX, Findings, Grant, Judge, Pictures, Plan, Private, check_votes
 from patchmi.audit.run import attack_only, audit, score
-from patchmi.audit.stages import fit_judge, fit_target
+from patchmi.audit.stages import fit_judge, fit_target, open_door
 
 __all__ = [
+    "WHITE_BOX",
     "Findings",
+    "Grant",
     "Judge",
     "Pictures",
     "Plan",
@@ -17,6 +19,7 @@ __all__ = [
     "check_votes",
     "fit_judge",
     "fit_target",
+    "open_door",
     "score",
     "score_inputs",
 ]

@@ -17,16 +17,20 @@ from patchmi.audit.plan import Findings, Judge, Pictures, Plan, Private
 from patchmi.audit.stages import Attacked
 from patchmi.data import Source, overlap
 from patchmi.metrics import Estimate
-from patchmi.target import Target
+from patchmi.target import Account, Target
 from patchmi.types import Access, Images
 from patchmi.verdict import Verdict
 
 UNKNOWN_PUBLIC = "some that were not declared"
 """What the report calls the attacker's images where nobody said which they were."""
 
-NOT_TESTED = (
-    ("Model inversion with class scores only", "in", "the target was audited white-box, which grants more"),
-    ("Model inversion with labels only", "in", "the target was audited white-box, which grants more"),
+INVERSION: dict[Access, str] = {
+    "white-box": "Model inversion with the model's weights",
+    "score": "Model inversion with class scores only",
+    "label": "Model inversion with labels only",
+}
+"""Model inversion by what it sees of the target, the widest access first."""
+OTHER_ATTACKS = (
     ("Membership inference", "out", "patchmi asks what classes look like, not who was a member"),
     ("Attribute inference", "out", "needs records with attributes"),
     ("Reconstruction of single training images", "out", "the ratio to the nearest images is a hint only"),
@@ -76,6 +80,7 @@ def describe_judge(judge: Judge, accuracy: Estimate | None) -> dict[str, Any]:
 def describe_attack(plan: Plan, runs: list[Attacked]) -> dict[str, Any]:
     """The result's `attack`: steps of one generator, seconds and queries of all seeds."""
     queries = [asdict(one.queries) for one in runs]
+    accounts = [one.account for one in runs if one.account is not None]
     notes = dict.fromkeys(note for one in runs for note in one.reconstructions.notes)
     return {
         "name": type(plan.attack).__name__,
@@ -86,6 +91,20 @@ def describe_attack(plan: Plan, runs: list[Attacked]) -> dict[str, Any]:
         "seeds": list(plan.seeds),
         "queries": {name: sum(query[name] for query in queries) for name in queries[0]},
         "notes": list(notes),
+        **({"black_box": describe_accounts(plan, accounts)} if accounts else {}),
+    }
+
+
+def describe_accounts(plan: Plan, accounts: list[Account]) -> dict[str, Any]:
+    """What a black box was asked over all seeds, for what, and how often each class was the answer."""
+    stages = dict.fromkeys(stage for one in accounts for stage in one.stages)
+    return {
+        "budget": plan.grant.budget,
+        "mode": asdict(plan.grant.mode),
+        "asked": sum(one.asked for one in accounts),
+        "repeated": sum(one.repeated for one in accounts),
+        "stages": {stage: sum(one.stages.get(stage, 0) for one in accounts) for stage in stages},
+        "answered": [sum(counts) for counts in zip(*(one.answered for one in accounts), strict=True)],
     }
 
 
@@ -184,6 +203,20 @@ def describe_pictures(pictures: Pictures) -> dict[str, Any]:
     }
 
 
-def not_tested() -> list[dict[str, str]]:
-    """Attacks that this audit did not run, for the coverage table."""
-    return [{"attack": attack, "scope": scope, "reason": reason} for attack, scope, reason in NOT_TESTED]
+def not_tested(access: Access) -> list[dict[str, str]]:
+    """Attacks that an audit with this access did not run, for the coverage table."""
+    reasons, grants_more = [], True
+    for other, attack in INVERSION.items():
+        if other == access:
+            grants_more = False
+        else:
+            reason = (
+                f"this audit granted {access} access, which is less; more may come out with it"
+                if grants_more
+                else f"the target was audited with {access} access, which grants more"
+            )
+            reasons.append((attack, "in", reason))
+    return [
+        {"attack": attack, "scope": scope, "reason": reason}
+        for attack, scope, reason in (*reasons, *OTHER_ATTACKS)
+    ]

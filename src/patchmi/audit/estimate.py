@@ -1,5 +1,6 @@
 """What an audit will take, from a few steps of it on this machine."""
 
+import math
 import resource
 import sys
 import time
@@ -10,9 +11,10 @@ import torch
 
 from patchmi.attacks import AbstractAttack
 from patchmi.audit.plan import Plan, Private
+from patchmi.audit.stages import open_door
 from patchmi.metrics.student import STUDENT, STUDENT_TRAINING
 from patchmi.networks import ARCHITECTURES
-from patchmi.target import Target, Training, WhiteBox, train_classifier
+from patchmi.target import Target, Training, train_classifier
 from patchmi.types import Images, Labels
 
 TRIED_STEPS = 24
@@ -53,7 +55,7 @@ def estimate_cost(
     trained = students = 0.0
     if private is not None:
         images, labels = private.train_images, private.train_labels
-        trained = sum(
+        trained = math.fsum(
             _training_seconds(name, images, labels, training, class_count=target.class_count)
             for name, training in judges.items()
         )
@@ -85,7 +87,7 @@ def _attack_seconds(attack: AbstractAttack, target: Target, plan: Plan) -> float
 def _run_seconds(attack: AbstractAttack, target: Target, plan: Plan) -> tuple[float, float]:
     """Seconds of a run, and those between its first step and its last."""
     began = time.perf_counter()
-    made = attack(WhiteBox(target), plan.public.images, count_per_class=plan.count_per_class)
+    made = attack(open_door(target, plan), plan.public.images, count_per_class=plan.count_per_class)
     times = [snapshot.seconds for snapshot in made.snapshots] or [0.0]
     return time.perf_counter() - began, times[-1] - times[0]
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from patchmi.attacks import AbstractAttack
 from patchmi.data import Source
-from patchmi.target import Target
+from patchmi.target import PLAIN, OutputMode, Target
 from patchmi.types import Access, Images, Labels
 from patchmi.verdict import Rule, counted
 
@@ -112,6 +112,31 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class Grant:
+    """What an attack is allowed.
+
+    Args:
+        access: What it sees of its target.
+        budget: Images that it may send to a black box, in each run.
+        mode: What the black box makes of its scores.
+
+    Raises:
+        ValueError: If the budget allows nothing.
+    """
+
+    access: Access = "white-box"
+    budget: int = 50_000
+    mode: OutputMode = PLAIN
+
+    def __post_init__(self) -> None:
+        if self.budget < 1:
+            raise ValueError(f"budget {self.budget}: give 1 image or more")
+
+
+WHITE_BOX = Grant()
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is to be done to the target, and by which rule it is judged.
 
@@ -128,8 +153,10 @@ class Plan:
         cache: Folder that runs share for what depends on the public images alone; None: the run's own.
         reference: A model known to leak, the positive control: attacked in the same way, it must be exposed
             before a failure against the target may count.
+        grant: What the attack sees of its target.
 
     Raises:
+        AccessDenied: If the attack needs another access.
         ValueError: If there is no seed or one twice, or a class gets too few reconstructions to measure.
     """
 
@@ -144,8 +171,10 @@ class Plan:
     checkpoint_seconds: float = 15.0
     cache: Path | None = None
     reference: Target | None = None
+    grant: Grant = WHITE_BOX
 
     def __post_init__(self) -> None:
+        self.attack.check_access(self.grant.access)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {self.seeds}: give at least one, and none twice")
         if self.count_per_class <= self.neighbours:

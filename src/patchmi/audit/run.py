@@ -104,7 +104,7 @@ def audit(
             **document.header(plan.command),
             "target": document.describe_target(target, target_digest, assessed.target_accuracy),
             "threat": document.describe_threat(
-                plan.public, private, access="white-box", release_context=plan.release_context
+                plan.public, private, access=plan.grant.access, release_context=plan.release_context
             ),
             "attack": document.describe_attack(plan, runs),
             **assessed.numbers,
@@ -112,7 +112,7 @@ def audit(
             "findings": document.describe_findings(findings),
             "positive_control": positive_control,
             "verdict": document.describe_verdict(decided),
-            "not_tested": document.not_tested(),
+            "not_tested": document.not_tested(plan.grant.access),
         },
     )
 
@@ -233,7 +233,7 @@ def score(
             "findings": document.describe_findings(findings),
             "positive_control": None,
             "verdict": document.describe_verdict(_opinion(assessed.evidence, circumstances, pictures.rule)),
-            "not_tested": document.not_tested(),
+            "not_tested": document.not_tested(pictures.access),
         },
     )
 
@@ -252,10 +252,10 @@ def _decide(
     """The verdict; and the positive control, which is run only where it can change it."""
     unused = "" if plan.attack.uses_public else ", unused by this attack"
     circumstances = verdict.Circumstances(
-        access="white-box",
+        access=plan.grant.access,
         public=f"{plan.public.description}{unused}",
         attacks=(type(plan.attack).__name__,),
-        budget=f"{verdict.counted(len(plan.seeds), 'seed')} on {target.class_count} classes",
+        budget=_budget(plan, target),
         reference_model=None if plan.reference is None else plan.reference.name,
     )
     decided = _opinion(assessed.evidence, circumstances, plan.rule)
@@ -310,6 +310,16 @@ def _joined(runs: list[Attacked]) -> Arm:
     )
 
 
+def _budget(plan: Plan, target: Target) -> str:
+    """What the attack could spend, for the verdict's sentence."""
+    seeds = f"{verdict.counted(len(plan.seeds), 'seed')} on {target.class_count} classes"
+    return (
+        seeds
+        if plan.grant.access == "white-box"
+        else f"{seeds}, {plan.grant.budget:,} images sent in each at most"
+    )
+
+
 def _history(
     runs: list[Attacked], judges: list[Judge], target: Target, plan: Plan
 ) -> list[dict[str, float | int | None]]:
@@ -318,6 +328,7 @@ def _history(
             "seed": seed,
             "step": snapshot.step,
             "seconds": snapshot.seconds,
+            "queries": snapshot.queries,
             **snapshot_scores(snapshot, judges, answers(target, snapshot.images)),
         }
         for seed, one in zip(plan.seeds, runs, strict=True)

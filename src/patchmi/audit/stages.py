@@ -14,8 +14,19 @@ from patchmi import machine
 from patchmi.attacks import AbstractAttack, merge_snapshots
 from patchmi.audit.plan import Judge, Plan, Private
 from patchmi.networks import ARCHITECTURES
-from patchmi.runs import Cache, RunFolder
-from patchmi.target import Queries, Target, Training, WhiteBox, train_classifier
+from patchmi.runs import Cache, Journal, RunFolder
+from patchmi.target import (
+    Account,
+    BlackBox,
+    LabelAccess,
+    Queries,
+    ScoreAccess,
+    Target,
+    Training,
+    WhiteBox,
+    oracle_of,
+    train_classifier,
+)
 from patchmi.types import (
     Bytes,
     Images,
@@ -39,6 +50,8 @@ class Attacked:
     seconds: float
     step_count: int
     queries: Queries
+    account: Account | None = None
+    """Of a black box: what it was asked, and for what."""
 
 
 def fit_target(
@@ -234,7 +247,7 @@ def _attack(
         observe(step, {f"{name}/{loss}": value for loss, value in losses.items()})
 
     if not run.has(file):
-        door = WhiteBox(target)
+        door = open_door(target, plan, record=Journal(run.path(f"{name}.queries")))
         checkpoint = run.checkpoint(name.replace("/", "-"), every_seconds=plan.checkpoint_seconds)
         made = attack(
             door,
@@ -246,12 +259,37 @@ def _attack(
             progress=progress,
             observe=unobserved if observe is unobserved else observe_this,
         )
-        _write(run, file, made, door.queries)
+        if isinstance(door, WhiteBox):
+            _write(run, file, made, door.queries)
+        else:
+            queries = Queries(forward=door.account.calls, images=door.sent_count)
+            _write(run, file, made, queries, door.account)
         checkpoint.clear()
     return _read(run, file)
 
 
-def _write(run: RunFolder, file: str, made: Reconstructions, queries: Queries) -> None:
+def open_door(target: Target, plan: Plan, *, record: Journal | None = None) -> WhiteBox | BlackBox:
+    """The door that the plan grants, and no wider one.
+
+    Raises:
+        AccessDenied: The target grants less.
+    """
+    if plan.grant.access == "white-box":
+        return WhiteBox(target)
+    door = {"score": ScoreAccess, "label": LabelAccess}[plan.grant.access]
+    return door(
+        oracle_of(target),
+        class_names=target.class_names,
+        image_shape=target.image_shape,
+        budget=plan.grant.budget,
+        mode=plan.grant.mode,
+        record=record,
+    )
+
+
+def _write(
+    run: RunFolder, file: str, made: Reconstructions, queries: Queries, account: Account | None = None
+) -> None:
     tensors = {"images": to_bytes(made.images), "labels": made.labels, "seeds": made.seeds}
     for number, snapshot in enumerate(made.snapshots):
         tensors[f"snapshot-{number}-images"] = to_bytes(snapshot.images)
@@ -264,6 +302,8 @@ def _write(run: RunFolder, file: str, made: Reconstructions, queries: Queries) -
         {
             "steps": json.dumps([snapshot.step for snapshot in made.snapshots]),
             "queries": json.dumps(asdict(queries)),
+            "account": json.dumps(None if account is None else asdict(account)),
+            "asked": json.dumps([snapshot.queries for snapshot in made.snapshots]),
             "notes": json.dumps(made.notes),
         },
     )
@@ -271,15 +311,17 @@ def _write(run: RunFolder, file: str, made: Reconstructions, queries: Queries) -
 
 def _read(run: RunFolder, file: str) -> Attacked:
     tensors, metadata = run.read_tensors(file)
-    steps, times = json.loads(metadata["steps"]), run.read_json(_times_of(file))
+    steps, asked = json.loads(metadata["steps"]), json.loads(metadata["asked"])
+    times, account = run.read_json(_times_of(file)), json.loads(metadata["account"])
     snapshots = tuple(
         Snapshot(
             step,
             seconds,
             to_unit_range(tensors[f"snapshot-{number}-images"]),
             tensors[f"snapshot-{number}-labels"],
+            queries,
         )
-        for number, (step, seconds) in enumerate(zip(steps, times, strict=True))
+        for number, (step, seconds, queries) in enumerate(zip(steps, times, asked, strict=True))
     )
     made = Reconstructions(
         to_unit_range(tensors["images"]),
@@ -293,6 +335,7 @@ def _read(run: RunFolder, file: str) -> Attacked:
         seconds=snapshots[-1].seconds if snapshots else 0.0,
         step_count=snapshots[-1].step if snapshots else 0,
         queries=Queries(**json.loads(metadata["queries"])),
+        account=None if account is None else Account(**account),
     )
 
 

@@ -11,8 +11,22 @@ def check_attack(options: AttackOptions) -> None:
     Raises:
         ValueError: Naming the option.
     """
-    check_counts(options, "seeds", "public_count", "step_count")
+    check_counts(options, "seeds", "public_count", "step_count", "budget")
     check_counts(options, "count_per_class", least=4)  # a measure of variety looks at 3 neighbours
+
+
+def check_access(options: AttackOptions) -> None:
+    """Refuse options of a black box where there is none.
+
+    Raises:
+        ValueError: Naming the first.
+    """
+    for name in ("top_k", "decimals", "noise", "temperature"):
+        default = AttackOptions.__dataclass_fields__[name].default
+        if getattr(options, name) != default and options.access == "white-box":
+            raise ValueError(
+                f"--{name.replace('_', '-')}: is how a black box answers; add --access score, or label"
+            )
 
 
 def check_counts(options: Any, *names: str, least: int = 1) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchmi.cli import suites
-from patchmi.cli.checks import check_attack, check_counts, check_shares
+from patchmi.cli.checks import check_access, check_attack, check_counts, check_shares
 from patchmi.cli.config import write_options
 from patchmi.cli.images import draw, inspect
 from patchmi.cli.options import (
+    DEFAULT_ATTACKS,
     Attack,
     AttackOptions,
     Audit,
@@ -31,7 +32,7 @@ from patchmi.cli.settings import read_settings
 
 if TYPE_CHECKING:
     from patchmi.attacks import AbstractAttack
-    from patchmi.audit import Judge, Plan, Private
+    from patchmi.audit import Grant, Judge, Plan, Private
     from patchmi.case import Case, PrivateFiles
     from patchmi.runs import RunFolder
     from patchmi.target import TargetFile
@@ -71,7 +72,7 @@ def run_command(options: Options, arguments: list[str]) -> int:
 
 def _demo(options: Demo, *, command: str) -> int:
     check_attack(options)
-    attack = _attack(options)
+    attack, grant = _attack(options), _grant(options)
     from patchmi.data import load_public
     from patchmi.demo import DIGIT_SHAPE, run_demo
     from patchmi.runs import open_run
@@ -87,6 +88,7 @@ def _demo(options: Demo, *, command: str) -> int:
             count_per_class=options.count_per_class,
             command=command,
             progress=show_progress,
+            grant=grant,
         )
         print_verdict(run, path)
     return DONE
@@ -99,17 +101,15 @@ def _audit(options: Audit, *, command: str) -> int:
     check_counts(options, "judge_steps")
     check_shares(options, "held_out_share", "max_bad", "declared_accuracy")
     attack = _attack(options)
-    from patchmi.audit import Plan, audit, audit_inputs, check_votes
+    from patchmi.audit import Plan, audit, audit_inputs, check_votes, open_door
     from patchmi.case import open_case, open_judges, open_public
     from patchmi.runs import open_run
-    from patchmi.target import WhiteBox
 
     case = open_case(
         _target_file(options),
         _private_files(options),
         declared_accuracy=options.declared_accuracy,
     )
-    WhiteBox(case.target)  # refuses now what an attack would refuse after the judges were trained
     public, public_notes = open_public(
         options.public,
         case.private,
@@ -140,7 +140,9 @@ def _audit(options: Audit, *, command: str) -> int:
         count_per_class=options.count_per_class,
         release_context=options.release_context,
         command=command,
+        grant=_grant(options),
     )
+    open_door(case.target, plan)  # refuses now what an attack would refuse after the judges were trained
     check_votes(given, plan.rule)
     if options.dry_run:
         return _estimate(options, case, plan, given=given)
@@ -170,19 +172,24 @@ def _audit(options: Audit, *, command: str) -> int:
 def _attack_only(options: Attack) -> int:
     check_attack(options)
     attack = _attack(options)
-    from patchmi.audit import Plan, attack_only
+    from patchmi.audit import Plan, attack_only, open_door
     from patchmi.case import open_case, open_public
     from patchmi.runs import open_run
-    from patchmi.target import WhiteBox
 
     case = open_case(_target_file(options), None)
-    WhiteBox(case.target)  # refuses now what the attack would refuse
     public, notes = open_public(
         options.public, None, image_shape=case.target.image_shape, count=options.public_count
     )
     for finding in (*case.findings.target, *notes):
         say(finding)
-    plan = Plan(attack, public, seeds=tuple(range(options.seeds)), count_per_class=options.count_per_class)
+    plan = Plan(
+        attack,
+        public,
+        seeds=tuple(range(options.seeds)),
+        count_per_class=options.count_per_class,
+        grant=_grant(options),
+    )
+    open_door(case.target, plan)  # refuses now what the attack would refuse
     with ExitStack() as stack:
         run = stack.enter_context(open_run(options.out, config=_config(options), resume=options.resume))
         observe, _ = _tracking(options, run, stack)
@@ -392,11 +399,22 @@ def _reference(run: "RunFolder", private: "Private", step_count: int) -> Any:
     return train_reference(run, private, step_count=step_count, progress=show_progress)
 
 
+def _grant(options: AttackOptions) -> "Grant":
+    from patchmi.audit import Grant
+    from patchmi.target import OutputMode
+
+    mode = OutputMode(options.top_k, options.decimals, options.noise, options.temperature)
+    return Grant(options.access, options.budget, mode)
+
+
 def _attack(options: AttackOptions) -> "AbstractAttack":
     from patchmi.attacks import choose_attack
 
+    check_access(options)
     settings = read_settings(options.setting)
     for name in ("recipe", "step_count", "precision"):
         if (value := getattr(options, name)) is not None:
             settings[name] = value
-    return choose_attack(options.attack, settings)
+    attack = choose_attack(options.attack or DEFAULT_ATTACKS[options.access], settings)
+    attack.check_access(options.access)  # before anything is opened
+    return attack

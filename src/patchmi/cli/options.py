@@ -6,7 +6,22 @@ from typing import Annotated, Literal
 
 import tyro
 
-AttackName = Literal["patch-mi", "general", "generative", "variational", "plg-mi", "deep-inversion"]
+AttackName = Literal[
+    "patch-mi",
+    "general",
+    "generative",
+    "variational",
+    "plg-mi",
+    "deep-inversion",
+    "patch-transfer",
+    "brep-mi",
+]
+DEFAULT_ATTACKS: dict[str, AttackName] = {
+    "white-box": "patch-mi",
+    "score": "patch-transfer",
+    "label": "patch-transfer",
+}
+"""The attack of each access, where none is named."""
 Count = Annotated[int, tyro.conf.arg(metavar="COUNT")]
 Share = Annotated[float, tyro.conf.arg(metavar="SHARE")]
 
@@ -41,8 +56,20 @@ class AttackOptions:
     """What the attacker has: strokes, glyphs, leaves, a path to images, or hub:OWNER/NAME."""
     public_count: Count = 15_000
     """Public images."""
-    attack: AttackName = "patch-mi"
-    """The attack."""
+    attack: AttackName | None = None
+    """The attack; else patch-mi, or patch-transfer of a black box."""
+    access: Literal["white-box", "score", "label"] = "white-box"
+    """What the attack sees of the model: all, its class scores, or its label alone."""
+    budget: Count = 50_000
+    """Images that each run of the attack may send to a black box."""
+    top_k: int | None = None
+    """The black box shows so many of its highest scores."""
+    decimals: int | None = None
+    """It rounds them to so many digits."""
+    noise: float = 0.0
+    """It adds normal noise of this deviation to every score, anew each time."""
+    temperature: float = 1.0
+    """It flattens scores by this temperature."""
     recipe: str | None = None
     """Its recipe, where it has several: default or paper-mnist of patch-mi, gmi of generative, flow …"""
     step_count: int | None = None
@@ -68,6 +95,8 @@ class Demo(AttackOptions):
 
     seeds: Count = 1
     """Runs of the attack; a firm verdict needs 3."""
+    budget: Count = 10_000
+    """Images that each run of the attack may send to a black box."""
     out: Path = Path("runs/demo")
     """Run folder; what is in it already is not computed again with --resume."""
     resume: bool = False

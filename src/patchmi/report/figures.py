@@ -1,6 +1,7 @@
 """The charts of a report as inline SVG: same result, same bytes; text stays text; no outside reference."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -81,6 +82,8 @@ def class_forest(result: Result) -> str:
 def success_over_steps(result: Result) -> str:
     """Judge top-1 while the attack ran: thin lines the seeds, thick ones their mean; the lowest class dashed.
 
+    Along the steps, or, where the target only answers, along the images that were sent to it.
+
     Args:
         result: a valid result.
 
@@ -95,21 +98,32 @@ def success_over_steps(result: Result) -> str:
     if not history:
         return ""
     seeds = list(dict.fromkeys(entry["seed"] for entry in history))
+    is_black_box = "black_box" in result["attack"]
+    along = "queries" if is_black_box else "step"
 
     def draw(axes: Axes) -> None:
         lines = {}
         for series, (kind, label, dashes) in enumerate(kinds):
-            by_step: dict[int, list[int | float]] = {}
+            by_step: dict[int, list[tuple[float, float]]] = {}
             for seed in seeds:
-                own = [(e["step"], point(e[kind])) for e in history if e["seed"] == seed]
-                known = sorted((step, value) for step, value in own if value is not None)
-                for step, value in known:
-                    by_step.setdefault(step, []).append(value)
+                own = [(e["step"], e[along], point(e[kind])) for e in history if e["seed"] == seed]
+                known = sorted((step, float(x), float(value)) for step, x, value in own if value is not None)
+                for step, x, value in known:
+                    by_step.setdefault(step, []).append((x, value))
                 if len(seeds) > 1:
                     axes.plot(
-                        *_columns(known), color=SERIES[series], linewidth=0.7, alpha=0.55, linestyle=dashes
+                        *_columns([(x, value) for _, x, value in known]),
+                        color=SERIES[series],
+                        linewidth=0.7,
+                        alpha=0.55,
+                        linestyle=dashes,
                     )
-            complete = sorted((s, sum(v) / len(v)) for s, v in by_step.items() if len(v) == len(seeds))
+            # Seeds send other numbers of images by the same step: the mean of these, too.
+            complete = sorted(
+                (fmean(x for x, _ in all_), fmean(value for _, value in all_))
+                for all_ in by_step.values()
+                if len(all_) == len(seeds)
+            )
             marker = "o" if len(complete) < 20 else None
             (lines[label],) = axes.plot(
                 *_columns(complete),
@@ -123,10 +137,10 @@ def success_over_steps(result: Result) -> str:
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".50", ".75", "1"])
         axes.xaxis.set_major_formatter(lambda value, _: number(round(value)))
         axes.grid(axis="y")
-        axes.set_xlabel("step of the attack")
+        axes.set_xlabel("images sent to the model" if is_black_box else "step of the attack")
         legend_above(axes, lines, column_count=2)
 
-    return svg("steps", "Judge top-1 over the steps of the attack", 2.5, draw)
+    return svg("steps", "Judge top-1 as the attack went on", 2.5, draw)
 
 
 def nearest_ratios(result: Result) -> str:
@@ -169,8 +183,8 @@ def nearest_ratios(result: Result) -> str:
     return svg("ratio", "Nearest-neighbour ratio of each class and overall", 1.35, draw)
 
 
-def _columns(pairs: Sequence[tuple[int, int | float]]) -> tuple[list[int], list[int | float]]:
-    return [step for step, _ in pairs], [value for _, value in pairs]
+def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in pairs], [value for _, value in pairs]
 
 
 def _wrapped(name: str) -> str:

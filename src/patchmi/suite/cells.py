@@ -22,6 +22,7 @@ from patchmi.suite.jobs import (
     attack_of,
     cell_folder,
     control_of,
+    grant_of,
     open_cell,
     read_json,
     run_cells,
@@ -93,6 +94,7 @@ def _attack(run: RunFolder, folder: Path, suite: Suite, name: str) -> None:
         count_per_class=suite.count_per_class,
         checkpoint_seconds=suite.checkpoint_seconds,
         cache=folder / "cache",
+        grant=grant_of(suite, name),
     )
     if kind == "attack":
         attack_target(run, target, plan, progress=logged)
@@ -113,6 +115,7 @@ def _count_row(run: RunFolder, folder: Path, suite: Suite, target_name: str, row
         seeds=tuple(range(suite.seeds)),
         count_per_class=suite.count_per_class,
         command=suite.origin.command,
+        grant=suite.attacks[attack].grant(),
     )
     judges = cell_folder(folder, f"judges/{target_name}")
     _take(run, judges, "**/judges/*.safetensors", audit_inputs(None, private, [], None))

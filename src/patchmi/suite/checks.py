@@ -110,7 +110,7 @@ def _split_faults(target: SuiteTarget, suite: Suite, where: str) -> Iterator[str
 
 def _attack_faults(attack: SuiteAttack, suite: Suite, where: str) -> Iterator[str]:
     try:
-        attack.made()
+        attack.made().check_access(attack.grant().access)
     except ValueError as error:
         yield f"{where}: {error}"
     yield from _unknown(attack.publics, suite.public, f"{where}.publics", "public")

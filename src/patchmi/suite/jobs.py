@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from patchmi.attacks import AbstractAttack
+from patchmi.audit import Grant
 from patchmi.audit.document import describe
 from patchmi.runs import ConfigChanged, RunError, RunFolder, RunLocked, atomic_write, open_run
 from patchmi.suite.tables import Suite, SuiteAttack
@@ -89,6 +90,14 @@ def attack_of(suite: Suite, name: str) -> AbstractAttack:
     return next(one.made().without_target() for one in suite.attacks.values() if _control_id(one) == attack)
 
 
+def grant_of(suite: Suite, name: str) -> Grant:
+    """What the attack of a cell is allowed."""
+    kind, _, attack, *_ = name.split("/")
+    if kind != "control":
+        return suite.attacks[attack].grant()
+    return next(one.grant() for one in suite.attacks.values() if _control_id(one) == attack)
+
+
 def _control_id(attack: SuiteAttack) -> str:
     described = json.dumps(describe(attack.made().without_target()), sort_keys=True)
     return f"{attack.attack}-{hashlib.sha256(described.encode()).hexdigest()[:8]}"
@@ -119,6 +128,9 @@ def cell_config(suite: Suite, name: str) -> dict[str, Any]:
         "public": {"source": suite.public[public].source, "count": suite.public[public].count},
         "count_per_class": suite.count_per_class,
     }
+    grant = grant_of(suite, name)
+    if grant.access != "white-box" and kind != "control":
+        config |= {"access": grant.access, "budget": grant.budget}
     if kind == "row":
         return config | {"seeds": suite.seeds, "show_private": suite.targets[target].show_private}
     return config | {"seed": _number(rest, "seed") or 0}

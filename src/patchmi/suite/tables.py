@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from patchmi.attacks import ATTACKS, AbstractAttack, choose_attack
+from patchmi.audit import Grant
 from patchmi.data import PROCEDURAL
+from patchmi.types import Access
 
 DATA = "data:"
 """Before the name of a folder below `--data`."""
@@ -78,18 +80,34 @@ class SuitePublic:
 
 @dataclass(frozen=True)
 class SuiteAttack:
-    """An attack of `ATTACKS`, what is set in it, and the public sets that it gets; () is all."""
+    """An attack of `ATTACKS`, and what it gets.
+
+    Args:
+        attack: Its name.
+        settings: What is set in it.
+        publics: The public sets that it gets; () is all.
+        access: What it sees of its targets; None: what it is meant for.
+        budget: Images that a run may send to a black box.
+    """
 
     attack: str
     settings: dict[str, Any]
     publics: tuple[str, ...] = ()
+    access: Access | None = None
+    budget: int = 50_000
 
     def made(self) -> AbstractAttack:
         """The attack itself."""
         return choose_attack(self.attack, self.settings)
 
+    def grant(self) -> Grant:
+        """What it is allowed."""
+        return Grant(self.access or ATTACKS[self.attack].accesses[0], self.budget)
+
     def number(self, setting: str) -> float | None:
-        """What a setting is, `identity.feature_weight` in a group; None if it is no number."""
+        """What a setting is, `identity.feature_weight` in a group, or the budget; None if it is no number."""
+        if setting == "budget":
+            return float(self.budget)
         value: Any = self.made()
         for part in setting.split("."):
             value = getattr(value, part, None)

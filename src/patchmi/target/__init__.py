@@ -3,6 +3,7 @@
 from patchmi.target.access import AccessDenied, AsClassifier, Queries, Target, WhiteBox, answers
 from patchmi.target.adapters import as_target
 from patchmi.target.black_box import (
+    PLAIN,
     Account,
     BlackBox,
     BudgetSpent,
@@ -21,6 +22,7 @@ from patchmi.target.reading import TargetFile, TargetInvalid
 from patchmi.target.train import Training, train_classifier
 
 __all__ = [
+    "PLAIN",
     "AccessDenied",
     "Account",
     "AccuracyCheck",

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -154,6 +154,8 @@ class WhiteBox:
         AccessDenied: If the target grants less.
     """
 
+    access: ClassVar[Access] = "white-box"
+
     def __init__(self, target: Target) -> None:
         self.class_count = target.class_count
         self.class_names = target.class_names
@@ -162,7 +164,7 @@ class WhiteBox:
         if target.access != "white-box":
             raise AccessDenied(
                 f"{target.name} grants {target.access} access only, this attack needs white-box access: "
-                "give the model's weights"
+                "give the model's weights, or --access score"
             )
         self._model = _frozen(target)
         self.has_batch_norm = target.batch_norm_layer_count > 0

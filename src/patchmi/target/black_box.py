@@ -196,6 +196,8 @@ class BlackBox(ABC):
                 f"images are {images.dtype} of shape {tuple(images.shape[1:])}: a black box takes 8 bits a "
                 f"pixel, torch.uint8, of shape {self.image_shape}"
             )
+        if not len(images):
+            return torch.empty(0, self._answer(torch.zeros(1, self.class_count)).shape[1])
         images = images.cpu().contiguous()
         digests = [hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in images]
         new = self._places_to_send(digests)

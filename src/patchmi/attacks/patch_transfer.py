@@ -1,0 +1,235 @@
+"""PatchTransfer: Patch-MI on a target that answers with labels, or scores, and shows no more.
+
+Ours. Students learn the target from its answers to public images and to the generator's own (LOKT, see
+`surrogate`), and Patch-MI (J. Jang et al., arXiv 2312.07040) is run against them, who are refitted all along.
+Images that the students do not agree on are asked about first; of those drawn in the end, the ones are kept
+that the target itself takes for their class when they are shaken a little.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchmi import machine
+from patchmi.attacks.base import AbstractAttack, merge_snapshots
+from patchmi.attacks.patch_mi import CROPS_NOTE, play
+from patchmi.attacks.patch_mi_game import Game
+from patchmi.attacks.patch_mi_recipes import RECIPES, Recipe
+from patchmi.attacks.surrogate import Surrogate, answer_of, to_bytes
+from patchmi.networks import ARCHITECTURES
+from patchmi.runs import Cache, Checkpoint
+from patchmi.target import BlackBox
+from patchmi.types import Access, Bytes, Images, Labels, Observer, Progress, Reconstructions
+
+ASKED_AT_ONCE = 64
+"""Images of the generator that are sent at a time."""
+CANDIDATES = 4
+"""Images that are drawn for each of these; half are sent because students disagree most about them."""
+MOST_COPIES = 8
+"""Shaken copies of an image that the target votes on in the end, at most."""
+VOTED_FACTOR = 1.25
+"""Images that are voted on for each that is kept."""
+PUBLIC, GENERATED, VOTES = "public images", "the generator's images", "votes on the final images"
+"""What images are sent for, in the account."""
+TRIES = 5
+NO_VOTE_NOTE = "The budget left the target no vote on the final images: the students alone chose them."
+ROUND_COUNT = 3
+"""Rounds of asking about public images: first any, then such as the students think are of each class."""
+
+
+@dataclass(frozen=True)
+class PatchTransfer(AbstractAttack):
+    """Patch-MI against students of a black box.
+
+    Args:
+        recipe: Of the generator; terms that need the target's inside are left out.
+        step_count: Steps of the generator, instead of the recipe's.
+        public_share: Share of the budget for answers about public images.
+        vote_share: Share of the budget for the choice of the final images; the rest is for the generator's.
+        students: Architectures of the students.
+        student_width: Channels of their first layer.
+        fit_step_count: Batches that the students learn from after each round of public images.
+        uses_target: Off: the prior alone, an audit's control, which asks nothing.
+        precision: Number format of the networks.
+    """
+
+    accesses: ClassVar[tuple[Access, ...]] = ("label", "score")
+
+    recipe: Recipe = RECIPES["default"]
+    step_count: int | None = None
+    public_share: float = 0.6
+    vote_share: float = 0.1
+    students: tuple[str, ...] = ("vgg6", "lenet")
+    student_width: int = 16
+    fit_step_count: int = 400
+    uses_target: bool = True
+    precision: machine.Precision = "auto"
+
+    def __post_init__(self) -> None:
+        if self.public_share <= 0 or self.vote_share < 0 or self.public_share + self.vote_share >= 1:
+            raise ValueError(
+                f"public_share {self.public_share} and vote_share {self.vote_share}: are shares of the "
+                "budget and must leave some for the generator's images"
+            )
+        for name in ("step_count", "student_width", "fit_step_count"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise ValueError(f"{name} is {count}: give 1 or more")
+        for name in self.students:
+            if name not in ARCHITECTURES:
+                raise ValueError(f"students: there is no {name}; give some of {', '.join(ARCHITECTURES)}")
+        if len(self.students) < 2:
+            raise ValueError("students: give two or more, or nobody can disagree")
+
+    def settings(self) -> Recipe:
+        """The recipe, with students in the target's place and without what only its inside could tell."""
+        return replace(
+            self.recipe,
+            step_count=self.step_count or self.recipe.step_count,
+            attack_weight=(self.recipe.attack_weight + self.recipe.student_weight) * self.uses_target,
+            students=(),
+            batch_norm_weight=0.0,
+            public_weights=self.recipe.public_weights if self.uses_target else None,
+            candidate_factor=self.recipe.candidate_factor if self.uses_target else 1.0,
+        )
+
+    def without_target(self) -> "PatchTransfer":
+        """The patch prior alone."""
+        return replace(self, uses_target=False)
+
+    def step_counts(self, public_count: int, image_size: int) -> dict[str, int]:
+        """The steps of the generator."""
+        del image_size
+        return {"step_count": self.settings().steps_on(public_count)}
+
+    def _reconstruct(
+        self,
+        door: BlackBox,
+        public: Images,
+        *,
+        count_per_class: int,
+        seed: int,
+        checkpoint: Checkpoint,
+        cache: Cache,
+        progress: Progress,
+        observe: Observer,
+    ) -> Reconstructions:
+        del cache  # students and generator depend on the target's answers
+        recipe = self.settings()
+        surrogate = Surrogate(
+            door,
+            architectures=self.students,
+            width=self.student_width,
+            learning_rate=3e-3,
+            views=recipe.views(door.image_shape[1]),
+        )
+        game = Game(recipe, surrogate, list(range(door.class_count)), public, seed=seed)
+        step_count = recipe.steps_on(len(public))
+        if state := checkpoint.load():
+            surrogate.restore(state["surrogate"])
+            game.restore(state["game"])
+            machine.restore_random_state(state["random"])
+        elif self.uses_target:
+            self._learn_from_public(surrogate, game, progress)
+
+        def after_step() -> None:
+            if self.uses_target:
+                self._learn_from_generator(surrogate, game, share_done=game.step / step_count)
+            checkpoint.save_if_due(
+                lambda: {
+                    "surrogate": surrogate.state(),
+                    "game": game.state(),
+                    "random": machine.random_state(),
+                }
+            )
+
+        with checkpoint.guard():
+            play(
+                game,
+                precision=self.precision,
+                steps=progress(range(game.step, step_count), f"PatchTransfer, seed {seed}"),
+                after_step=after_step,
+                step_count=step_count,
+                observe=observe,
+                first_step=0,
+            )
+        images, labels, notes = self._chosen(surrogate, game, count_per_class)
+        if game.pool.has_crops:
+            notes = (*notes, CROPS_NOTE)
+        return Reconstructions(
+            images.float() / 255, labels, torch.full_like(labels, seed), merge_snapshots([vars(game)]), notes
+        )
+
+    def _learn_from_public(self, surrogate: Surrogate, game: Game, progress: Progress) -> None:
+        """Ask about public images: first any, then such as the students think are of each class."""
+        door, classes = surrogate.door, torch.arange(surrogate.class_count)
+        for number in range(1, ROUND_COUNT + 1):
+            goal = int(self.public_share * door.budget * number / ROUND_COUNT)
+            # What is drawn may have been sent before, and is free then: a few tries spend the round's share.
+            for _ in range(TRIES):
+                missing = goal - door.account.stages.get(PUBLIC, 0)
+                if missing <= 0:
+                    break
+                if number == 1:
+                    chosen = game.pool.draw_any(missing)
+                else:
+                    chosen = game.pool.draw(classes.repeat(math.ceil(missing / len(classes)))[:missing])
+                surrogate.ask(chosen, stage=PUBLIC)
+            with machine.mixed_precision(self.precision):
+                surrogate.fit(
+                    self.fit_step_count, progress, f"Students learn the target, {number} of {ROUND_COUNT}"
+                )
+                game.look_at_public(progress)
+
+    def _learn_from_generator(self, surrogate: Surrogate, game: Game, *, share_done: float) -> None:
+        """Ask about the generator's images as it learns, and let the students learn from all answers."""
+        begun = game.recipe.prior_share
+        if share_done <= begun:
+            return
+        door = surrogate.door
+        share = (1 - self.public_share - self.vote_share) * (share_done - begun) / (1 - begun)
+        due = int(share * door.budget) - door.account.stages.get(GENERATED, 0)
+        if due >= ASKED_AT_ONCE or (share_done == 1 and due > 0):
+            surrogate.ask(self._most_informative(surrogate, game, due), stage=GENERATED)
+        with machine.mixed_precision(self.precision):
+            surrogate.learn()
+
+    def _most_informative(self, surrogate: Surrogate, game: Game, count: int) -> Images:
+        """Of several times as many images, half by the students' disagreement, half at random."""
+        labels = torch.arange(CANDIDATES * count) % surrogate.class_count
+        images = game.sample(game.draw_noise(len(labels)), labels).float() / 255
+        order = surrogate.disagreement(images.to(machine.device())).argsort(descending=True).cpu()
+        others = order[count // 2 :]
+        at_random = others[torch.randperm(len(others))[: count - count // 2]]
+        return images[torch.cat([order[: count // 2], at_random])]
+
+    def _chosen(
+        self, surrogate: Surrogate, game: Game, count_per_class: int
+    ) -> tuple[Bytes, Labels, tuple[str, ...]]:
+        """The final images: of those that the students are surest of, the ones that the target votes for."""
+        class_count = surrogate.class_count
+        candidate_count = math.ceil(VOTED_FACTOR * count_per_class)
+        copies = min(MOST_COPIES, surrogate.door.left // (candidate_count * class_count)) * self.uses_target
+        if copies == 0:
+            answer = game.answer(count_per_class)
+            return answer["images"], answer["labels"], (NO_VOTE_NOTE,) if self.uses_target else ()
+        answer = game.answer(candidate_count)
+        votes = self._votes(surrogate, answer["images"], answer["labels"], copies=copies)
+        best = votes.unflatten(0, (class_count, -1)).topk(count_per_class).indices.sort().values
+        kept = (best + candidate_count * torch.arange(class_count)[:, None]).flatten()
+        return answer["images"][kept], answer["labels"][kept], ()
+
+    def _votes(
+        self, surrogate: Surrogate, images: Bytes, labels: Labels, *, copies: int
+    ) -> Float[Tensor, " n"]:
+        """Share of an image's shaken copies that the target takes for its class."""
+        shares = torch.zeros(len(images))
+        for _ in range(copies):
+            shaken = surrogate.views.vary(images.float() / 255)
+            answers = answer_of(surrogate.door, to_bytes(shaken), stage=VOTES)
+            shares += answers.gather(1, labels[:, None])[:, 0] / copies
+        return shares
