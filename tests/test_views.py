@@ -256,7 +256,7 @@ def test_flips_mirror_about_half_of_the_copies_and_none_unless_asked_for() -> No
 def test_photographs_are_shifted_by_whole_pixels_and_nothing_is_blurred() -> None:
     torch.manual_seed(0)
     photographs = texture(200, 3)
-    views = training_views(flips=True, image_size=SIDE)(photographs)
+    views = training_views(flips=True, sides=(SIDE, SIDE))(photographs)
     inner = (slice(None), slice(12, 20), slice(12, 20))
     found = set()
     for photograph, view in zip(photographs, views, strict=True):
@@ -270,6 +270,11 @@ def test_photographs_are_shifted_by_whole_pixels_and_nothing_is_blurred() -> Non
     assert len({down for _, down, _ in found}) == len({across for _, _, across in found}) == 9
     assert {mirrored for mirrored, _, _ in found} == {False, True}
     assert views.min() >= photographs.min() > 0, "reflected, not padded with black"
+
+
+def test_photographs_that_are_no_squares_keep_their_shape() -> None:
+    portraits = torch.rand(6, 3, 28, 23)
+    assert training_views(flips=True, sides=(28, 23))(portraits).shape == portraits.shape
 
 
 def test_public_handwriting_is_turned_cropped_and_mirrored_both_ways() -> None:

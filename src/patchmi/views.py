@@ -174,17 +174,17 @@ def random_windows(
     return (down[:, :, None] * across[:, None, :])[:, None]
 
 
-def training_views(*, flips: bool = False, image_size: int = 32) -> nn.Module:
+def training_views(*, flips: bool = False, sides: tuple[int, int] = (32, 32)) -> nn.Module:
     """Mild variety for training a classifier on images of about 32 pixels.
 
     Args:
         flips: For photographs: mirrored, and shifted by whole pixels into their own reflection, for what is
             turned or scaled is blurred too, and a network of blurred photographs knows fewer sharp ones.
-        image_size: Side of the images in pixels.
+        sides: Height and width of the images in pixels.
     """
     if not flips:
         return augmentation.RandomAffine(10.0, translate=(0.08, 0.08), scale=(0.92, 1.08), p=1.0)
     shift = augmentation.RandomCrop(
-        (image_size, image_size), padding=image_size // 8, padding_mode="reflect", cropping_mode="slice"
+        sides, padding=min(sides) // 8, padding_mode="reflect", cropping_mode="slice"
     )
     return nn.Sequential(shift, augmentation.RandomHorizontalFlip(p=0.5))

@@ -271,6 +271,15 @@ def test_private_images_are_shared_out_evenly_and_to_one_side_only(
     assert share_out(private, target)[0].train_images.equal(kept.train_images)
 
 
+def test_names_that_look_like_numbers_of_cells_are_names():
+    suite = make_suite(
+        public={"seed-9": SuitePublic("strokes")}, attacks={"shard-7": SuiteAttack("patch-mi", {})}
+    )
+    cell = "attack/digits/shard-7/seed-9/none/seed-1"
+    assert cell_config(suite, cell)["seed"] == 1
+    assert attack_of(suite, cell) == PatchMI()
+
+
 def test_a_black_box_s_access_and_budget_are_part_of_its_cells_but_not_of_its_control():
     attacks = {
         "few": SuiteAttack("patch-transfer", {}, budget=300),

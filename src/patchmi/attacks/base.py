@@ -11,7 +11,17 @@ from patchmi.losses import Scalar
 from patchmi.machine import seeded
 from patchmi.runs import NO_CACHE, NO_CHECKPOINT, Cache, Checkpoint
 from patchmi.target import AccessDenied, BlackBox, WhiteBox
-from patchmi.types import Access, Images, Observer, Progress, Reconstructions, Snapshot, silent, unobserved
+from patchmi.types import (
+    Access,
+    Bytes,
+    Images,
+    Observer,
+    Progress,
+    Reconstructions,
+    Snapshot,
+    silent,
+    unobserved,
+)
 
 SNAPSHOT_SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """Shares of the steps after which a snapshot is kept."""
@@ -151,6 +161,11 @@ def merge_snapshots(answers: Iterable[Mapping[str, Any]]) -> tuple[Snapshot, ...
         queries = sum(one.get("queries", 0) for one in together)
         merged.append(Snapshot(together[0]["step"], seconds, images, labels[order], queries))
     return tuple(merged)
+
+
+def to_bytes(images: Images) -> Bytes:
+    """Images in [0, 1] at 8 bits a pixel, on the CPU."""
+    return (images.detach().float() * 255).round().clamp(0, 255).byte().cpu()
 
 
 def descend(optimiser: torch.optim.Optimizer, loss: Scalar) -> None:

@@ -31,8 +31,9 @@ from patchmi.attacks.base import (
     snapshot_count,
 )
 from patchmi.attacks.public_gan import GanTraining, PublicGan, public_gan, restored_gan
+from patchmi.attacks.surrogate import answer_of
 from patchmi.runs import Cache, Checkpoint
-from patchmi.target import LabelAccess, ScoreAccess
+from patchmi.target import BlackBox
 from patchmi.types import (
     Access,
     Bytes,
@@ -100,7 +101,7 @@ class BrepMI(AbstractAttack):
 
     def _reconstruct(
         self,
-        door: ScoreAccess | LabelAccess,
+        door: BlackBox,
         public: Images,
         *,
         count_per_class: int,
@@ -183,7 +184,7 @@ class BrepMI(AbstractAttack):
 class _Walk:
     """The spheres of all classes on their way."""
 
-    def __init__(self, attack: BrepMI, gan: PublicGan, door: ScoreAccess | LabelAccess) -> None:
+    def __init__(self, attack: BrepMI, gan: PublicGan, door: BlackBox) -> None:
         self.attack, self.gan, self.door = attack, gan, door
         class_count = door.class_count
         self.searched_at_once = max(1, min(SEARCHED_AT_ONCE, int(attack.search_share * door.budget)))
@@ -230,10 +231,7 @@ class _Walk:
 
     def _ask(self, latents: Latents, *, stage: str) -> Labels:
         """The target's labels of the GAN's images."""
-        images = self._draw(latents)
-        if isinstance(self.door, ScoreAccess):
-            return self.door.scores(images, stage=stage).argmax(dim=1)
-        return self.door.labels(images, stage=stage)
+        return answer_of(self.door, self._draw(latents), stage=stage).argmax(dim=1)
 
     @torch.no_grad()
     def _draw(self, latents: Latents) -> Bytes:

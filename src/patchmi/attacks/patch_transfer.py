@@ -15,11 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmi import machine
-from patchmi.attacks.base import AbstractAttack, merge_snapshots
+from patchmi.attacks.base import AbstractAttack, merge_snapshots, to_bytes
 from patchmi.attacks.patch_mi import CROPS_NOTE, play
 from patchmi.attacks.patch_mi_game import Game
 from patchmi.attacks.patch_mi_recipes import RECIPES, Recipe
-from patchmi.attacks.surrogate import Surrogate, answer_of, to_bytes
+from patchmi.attacks.surrogate import Surrogate, answer_of
 from patchmi.networks import ARCHITECTURES
 from patchmi.runs import Cache, Checkpoint
 from patchmi.target import BlackBox

@@ -9,12 +9,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from patchmi import machine
-from patchmi.attacks.base import OBSERVED_EVERY, SNAPSHOT_SHARES, merge_snapshots, snapshot_count
+from patchmi.attacks.base import OBSERVED_EVERY, SNAPSHOT_SHARES, merge_snapshots, snapshot_count, to_bytes
 from patchmi.attacks.identity import IdentityTerm
 from patchmi.losses import Scalar
 from patchmi.runs import Checkpoint
 from patchmi.target import Queries, WhiteBox
-from patchmi.types import Bytes, Images, Labels, Observer, Progress, Reconstructions, unobserved
+from patchmi.types import Images, Labels, Observer, Progress, Reconstructions, unobserved
 
 
 def refuse_public_terms(identity: IdentityTerm, *, attack: str) -> None:
@@ -123,7 +123,7 @@ def search_in_batches(
                     }
                 ),
             )
-        answers.append({"images": _bytes(run.search.images()), "snapshots": run.snapshots})
+        answers.append({"images": to_bytes(run.search.images()), "snapshots": run.snapshots})
     order = labels.argsort(stable=True)
     images = torch.cat([answer["images"] for answer in answers])[order].float() / 255
     return Reconstructions(
@@ -171,7 +171,7 @@ class _Run:
         self._keep_snapshot()
 
     def _keep_snapshot(self) -> None:
-        images = _bytes(self.search.images()[: len(self.shown_labels)])
+        images = to_bytes(self.search.images()[: len(self.shown_labels)])
         self.snapshots.append(
             {"step": self.step, "seconds": self.seconds, "images": images, "labels": self.shown_labels}
         )
@@ -187,8 +187,3 @@ class _Run:
     def restore(self, state: dict[str, Any]) -> None:
         self.search.restore(state["search"])
         self.step, self.seconds, self.snapshots = state["step"], state["seconds"], state["snapshots"]
-
-
-def _bytes(images: Images) -> Bytes:
-    """Images in [0, 1] at 8 bits a pixel, on the CPU."""
-    return (images.detach() * 255).round().clamp(0, 255).byte().cpu()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from patchmi import machine
-from patchmi.attacks.base import descend
+from patchmi.attacks.base import descend, to_bytes
 from patchmi.losses import Moments
 from patchmi.networks import ARCHITECTURES
 from patchmi.target import BlackBox, LabelAccess, Queries, ScoreAccess
@@ -37,8 +37,6 @@ class Surrogate:
         views: How an image is varied before a student sees it; its answer is taken to stay.
     """
 
-    has_batch_norm = False
-
     def __init__(
         self,
         door: BlackBox,
@@ -49,11 +47,7 @@ class Surrogate:
         views: Views,
     ) -> None:
         self.door, self.views, self.learning_rate = door, views, learning_rate
-        self.class_count, self.class_names, self.image_shape = (
-            door.class_count,
-            door.class_names,
-            door.image_shape,
-        )
+        self.class_count, self.image_shape = door.class_count, door.image_shape
         self.queries = Queries()  # what the generator asks of students costs nothing
         self.networks = machine.place(
             nn.ModuleList(
@@ -131,11 +125,6 @@ class Surrogate:
         self.optimiser.load_state_dict(state["optimiser"])
         self.images, self.answers = state["images"].cpu(), state["answers"].cpu()
         self.door.restore(state["door"])
-
-
-def to_bytes(images: Images) -> Bytes:
-    """Images in [0, 1] as a black box takes them."""
-    return (images.detach().cpu().float() * 255).round().clamp(0, 255).byte()
 
 
 def answer_of(door: BlackBox, images: Bytes, *, stage: str) -> Scores:

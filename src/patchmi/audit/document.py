@@ -205,18 +205,19 @@ def describe_pictures(pictures: Pictures) -> dict[str, Any]:
 
 def not_tested(access: Access) -> list[dict[str, str]]:
     """Attacks that an audit with this access did not run, for the coverage table."""
-    reasons, grants_more = [], True
-    for other, attack in INVERSION.items():
-        if other == access:
-            grants_more = False
-        else:
-            reason = (
-                f"this audit granted {access} access, which is less; more may come out with it"
-                if grants_more
-                else f"the target was audited with {access} access, which grants more"
-            )
-            reasons.append((attack, "in", reason))
+    widest_first = list(INVERSION)
+    others = [
+        (
+            attack,
+            "in",
+            f"this audit granted {access} access, which is less; more may come out with it"
+            if widest_first.index(other) < widest_first.index(access)
+            else f"the target was audited with {access} access, which grants more",
+        )
+        for other, attack in INVERSION.items()
+        if other != access
+    ]
     return [
         {"attack": attack, "scope": scope, "reason": reason}
-        for attack, scope, reason in (*reasons, *OTHER_ATTACKS)
+        for attack, scope, reason in (*others, *OTHER_ATTACKS)
     ]

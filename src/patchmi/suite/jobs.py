@@ -5,7 +5,7 @@ import json
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,19 +83,23 @@ def control_of(suite: Suite, row: tuple[str, ...]) -> str:
 
 def attack_of(suite: Suite, name: str) -> AbstractAttack:
     """The attack of a cell `attack/…`, `control/…` or `row/…`; of a control, without the target's word."""
-    kind, _, attack, *rest = name.split("/")
-    if kind != "control":
-        made, shard = suite.attacks[attack].made(), _number(rest, "shard")
-        return made if shard is None else replace(made, shard=shard)  # pyright: ignore[reportCallIssue]
-    return next(one.made().without_target() for one in suite.attacks.values() if _control_id(one) == attack)
+    made, shard = _entry_of(suite, name).made(), _number(name, "shard")
+    if name.startswith("control/"):
+        return made.without_target()
+    return made if shard is None else replace(made, shard=shard)  # pyright: ignore[reportCallIssue]
 
 
 def grant_of(suite: Suite, name: str) -> Grant:
     """What the attack of a cell is allowed."""
+    return _entry_of(suite, name).grant()
+
+
+def _entry_of(suite: Suite, name: str) -> SuiteAttack:
+    """The suite's entry for a cell's attack; of a control, one of those that share it."""
     kind, _, attack, *_ = name.split("/")
     if kind != "control":
-        return suite.attacks[attack].grant()
-    return next(one.grant() for one in suite.attacks.values() if _control_id(one) == attack)
+        return suite.attacks[attack]
+    return next(one for one in suite.attacks.values() if _control_id(one) == attack)
 
 
 def _control_id(attack: SuiteAttack) -> str:
@@ -133,12 +137,13 @@ def cell_config(suite: Suite, name: str) -> dict[str, Any]:
         config |= {"access": grant.access, "budget": grant.budget}
     if kind == "row":
         return config | {"seeds": suite.seeds, "show_private": suite.targets[target].show_private}
-    return config | {"seed": _number(rest, "seed") or 0}
+    return config | {"seed": _number(name, "seed") or 0}
 
 
-def _number(parts: Sequence[str], what: str) -> int | None:
-    """The number in a part of a cell's name such as `seed-3`."""
-    return next((int(part.removeprefix(f"{what}-")) for part in parts if part.startswith(f"{what}-")), None)
+def _number(name: str, what: str) -> int | None:
+    """The number in a part of a cell's name such as `seed-3`, which comes after those that users choose."""
+    numbered = name.split("/")[5:]
+    return next((int(one.removeprefix(f"{what}-")) for one in numbered if one.startswith(f"{what}-")), None)
 
 
 def open_cell(folder: Path, suite: Suite, name: str) -> RunFolder:

@@ -64,7 +64,7 @@ def train_classifier(
         optimiser, training.learning_rate, total_steps=total_steps, pct_start=0.2
     )
     images, labels = images.to(machine.device()), labels.to(machine.device())
-    views = training_views(flips=training.flips, image_size=images.shape[-1])
+    views = training_views(flips=training.flips, sides=(images.shape[2], images.shape[3]))
     with machine.seeded(seed):
         epoch_steps = math.ceil(len(images) / training.batch_size)
         order = torch.empty(0)
