@@ -308,10 +308,6 @@ def test_an_audit_with_labels_only_counts_what_it_asks_and_says_so(home, tmp_pat
         assert asked == sorted(asked)
         assert 0 < asked[-1] <= 150
     assert "label access" in result["verdict"]["sentence"]
-    assert (
-        "150 images sent in each at most" in result["verdict"]["sentence"]
-        or "INCONCLUSIVE" in (result["verdict"]["word"])
-    )
     assert {entry["attack"] for entry in result["not_tested"] if entry["scope"] == "in"} == {
         "Model inversion with the model's weights",
         "Model inversion with class scores only",

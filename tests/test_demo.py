@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from patchmi.attacks import ATTACKS, RECIPES, AbstractAttack, PatchMI
+from patchmi.attacks import ATTACKS, RECIPES, AbstractAttack, PatchMI, PatchTransfer
 from patchmi.audit import Plan, Private, audit, fit_judge, fit_target
 from patchmi.data import Source
 from patchmi.demo import JUDGES, TARGET
@@ -262,7 +262,7 @@ def test_the_demo_s_judges_are_of_other_kinds_than_its_target_and_each_other():
 
 
 def test_no_judge_is_of_the_kind_that_the_attack_draws_its_pictures_against():
-    drawn_against = {TARGET[0], *RECIPES["default"].students}
+    drawn_against = {TARGET[0], *RECIPES["default"].students, *PatchTransfer().students}
     assert drawn_against.isdisjoint(JUDGES)
     assert STUDENT not in drawn_against
     assert len(JUDGES) >= 3
