@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from patchmi.attacks import RECIPES, ClassPatchScale, PatchTransfer
 from patchmi.attacks.base import to_bytes
 from patchmi.attacks.patch_transfer import GENERATED, NO_VOTE_NOTE, PUBLIC, VOTES
-from patchmi.attacks.surrogate import Surrogate, answer_of
+from patchmi.attacks.surrogate import Surrogate, answer_of, even_shares
 from patchmi.target import AccessDenied, LabelAccess, OutputMode, ScoreAccess, Target, WhiteBox, oracle_of
 from patchmi.types import silent
 from patchmi.views import IDENTITY
@@ -85,6 +86,7 @@ def test_a_class_that_is_hardly_ever_answered_is_learnt_as_often_as_the_others(t
     surrogate.images = torch.arange(100, dtype=torch.uint8)[:, None, None, None].expand(-1, *SHAPE).clone()
     labels = torch.tensor([3] * 2 + [0] * 98)
     surrogate.answers = nn.functional.one_hot(labels, 4).float()
+    surrogate.asked_for = ["look"] * 100
     seen = []
     views = dataclasses.replace(IDENTITY, transform=Watch(seen))
     surrogate.views = views
@@ -138,10 +140,10 @@ def test_the_budget_is_spent_by_its_shares(target, public, kind):
     stages = door.account.stages
     assert set(stages) == {PUBLIC, GENERATED, VOTES}
     # 200 public images, some bred of them: what was sent before is free
-    assert 200 <= stages[PUBLIC] <= 360
-    assert 0.25 * 600 <= stages[GENERATED] <= 0.3 * 600
-    # 4 classes × 4 candidates, 8 copies each
-    assert stages[VOTES] <= 16 * 8
+    assert 180 <= stages[PUBLIC] <= 360
+    # a tenth, 60, is 3 copies of 4 classes × 4 candidates; what that leaves is the generator's too
+    assert 0.9 * 48 <= stages[VOTES] <= 48
+    assert 0.9 * 192 <= stages[GENERATED] <= 192
     assert sum(stages.values()) == door.account.asked <= 600
     asked = [snapshot.queries for snapshot in made.snapshots]
     assert asked == sorted(asked)
@@ -154,6 +156,20 @@ def test_without_a_budget_for_votes_the_students_alone_choose_and_it_is_said(tar
     made = SHORT(door, public, count_per_class=10)
     assert NO_VOTE_NOTE in made.notes
     assert VOTES not in door.account.stages
+    # what a vote would have cost is the generator's
+    assert door.account.stages[GENERATED] >= 0.35 * 60
+
+
+def test_copies_that_are_voted_on_are_as_many_as_their_share_pays_for():
+    copies = partial(SHORT.vote_copies, class_count=10, count_per_class=200)
+    assert [copies(budget) for budget in (24_999, 25_000, 60_000, 10**6)] == [0, 1, 2, 8]
+    assert SHORT.without_target().vote_copies(10**6, class_count=10, count_per_class=200) == 0
+
+
+def test_every_stage_has_its_share_of_a_lesson_and_in_it_every_class():
+    labels = torch.tensor([0, 0, 0, 1, 0, 2])
+    shares = even_shares(labels, ["public"] * 4 + ["generated"] * 2)
+    torch.testing.assert_close(shares, torch.tensor([1 / 12, 1 / 12, 1 / 12, 1 / 4, 1 / 4, 1 / 4]))
 
 
 def test_the_vote_keeps_what_the_target_takes_for_the_class(target, public):

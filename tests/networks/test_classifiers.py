@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from patchmi.networks import ARCHITECTURES, Classifier
+from patchmi.networks.classifiers import ResidualBlock
 
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
 
@@ -74,6 +75,15 @@ def test_resnet10_has_nine_convolutions_on_its_main_path_and_a_head() -> None:
         layer for layer in network.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3)
     ]
     assert len(wide) + 1 == 10
+
+
+def test_a_shorter_path_halves_its_maps_as_a_convolution_of_stride_2_does() -> None:
+    block = ResidualBlock(before=4, after=6, stride=2).eval()
+    nn.init.zeros_(block.get_parameter("main.4.weight"))
+    strided = nn.Conv2d(4, 6, 1, stride=2, bias=False)
+    strided.load_state_dict(block.get_submodule("shortcut.0").state_dict())
+    maps = pictures(3, 4, 7)
+    torch.testing.assert_close(block(maps), block.get_submodule("shortcut.1")(strided(maps)).relu())
 
 
 @every_architecture

@@ -49,7 +49,8 @@ class PatchTransfer(AbstractAttack):
         recipe: Of the generator; terms that need the target's inside are left out.
         step_count: Steps of the generator, instead of the recipe's.
         public_share: Share of the budget for answers about public images.
-        vote_share: Share of the budget for the choice of the final images; the rest is for the generator's.
+        vote_share: Share of the budget for the choice of the final images, if that is a vote on each;
+            what is left is for the generator's images.
         students: Architectures of the students.
         student_width: Channels of their first layer.
         fit_step_count: Batches that the students learn from after each round of public images.
@@ -97,6 +98,11 @@ class PatchTransfer(AbstractAttack):
             candidate_factor=self.recipe.candidate_factor if self.uses_target else 1.0,
         )
 
+    def vote_copies(self, budget: int, *, class_count: int, count_per_class: int) -> int:
+        """Shaken copies of each final image that the target can vote on; 0: too few labels for one."""
+        count = int(self.vote_share * budget) // (class_count * candidate_count(count_per_class))
+        return min(MOST_COPIES, count) * self.uses_target
+
     def without_target(self) -> "PatchTransfer":
         """The patch prior alone."""
         return replace(self, uses_target=False)
@@ -129,6 +135,8 @@ class PatchTransfer(AbstractAttack):
         )
         game = Game(recipe, surrogate, list(range(door.class_count)), public, seed=seed)
         step_count = recipe.steps_on(len(public))
+        copies = self.vote_copies(door.budget, class_count=door.class_count, count_per_class=count_per_class)
+        votes = copies * door.class_count * candidate_count(count_per_class)
         if state := checkpoint.load():
             surrogate.restore(state["surrogate"])
             game.restore(state["game"])
@@ -138,7 +146,9 @@ class PatchTransfer(AbstractAttack):
 
         def after_step() -> None:
             if self.uses_target:
-                self._learn_from_generator(surrogate, game, share_done=game.step / step_count)
+                self._learn_from_generator(
+                    surrogate, game, share_done=game.step / step_count, kept_for_votes=votes
+                )
             checkpoint.save_if_due(
                 lambda: {
                     "surrogate": surrogate.state(),
@@ -157,7 +167,7 @@ class PatchTransfer(AbstractAttack):
                 observe=observe,
                 first_step=0,
             )
-        images, labels, notes = self._chosen(surrogate, game, count_per_class)
+        images, labels, notes = self._chosen(surrogate, game, count_per_class, copies=copies)
         if game.pool.has_crops:
             notes = (*notes, CROPS_NOTE)
         return Reconstructions(
@@ -185,14 +195,16 @@ class PatchTransfer(AbstractAttack):
                 )
                 game.look_at_public(progress)
 
-    def _learn_from_generator(self, surrogate: Surrogate, game: Game, *, share_done: float) -> None:
+    def _learn_from_generator(
+        self, surrogate: Surrogate, game: Game, *, share_done: float, kept_for_votes: int
+    ) -> None:
         """Ask about the generator's images as it learns, and let the students learn from all answers."""
         begun = game.recipe.prior_share
         if share_done <= begun:
             return
         door = surrogate.door
-        share = (1 - self.public_share - self.vote_share) * (share_done - begun) / (1 - begun)
-        due = int(share * door.budget) - door.account.stages.get(GENERATED, 0)
+        goal = door.budget - int(self.public_share * door.budget) - kept_for_votes
+        due = int(goal * (share_done - begun) / (1 - begun)) - door.account.stages.get(GENERATED, 0)
         if due >= ASKED_AT_ONCE or (share_done == 1 and due > 0):
             surrogate.ask(self._most_informative(surrogate, game, due), stage=GENERATED)
         with machine.mixed_precision(self.precision):
@@ -208,19 +220,17 @@ class PatchTransfer(AbstractAttack):
         return images[torch.cat([order[: count // 2], at_random])]
 
     def _chosen(
-        self, surrogate: Surrogate, game: Game, count_per_class: int
+        self, surrogate: Surrogate, game: Game, count_per_class: int, *, copies: int
     ) -> tuple[Bytes, Labels, tuple[str, ...]]:
         """The final images: of those that the students are surest of, the ones that the target votes for."""
-        class_count = surrogate.class_count
-        candidate_count = math.ceil(VOTED_FACTOR * count_per_class)
-        copies = min(MOST_COPIES, surrogate.door.left // (candidate_count * class_count)) * self.uses_target
         if copies == 0:
             answer = game.answer(count_per_class)
             return answer["images"], answer["labels"], (NO_VOTE_NOTE,) if self.uses_target else ()
-        answer = game.answer(candidate_count)
+        drawn_count = candidate_count(count_per_class)
+        answer = game.answer(drawn_count)
         votes = self._votes(surrogate, answer["images"], answer["labels"], copies=copies)
-        best = votes.unflatten(0, (class_count, -1)).topk(count_per_class).indices.sort().values
-        kept = (best + candidate_count * torch.arange(class_count)[:, None]).flatten()
+        best = votes.unflatten(0, (-1, drawn_count)).topk(count_per_class).indices.sort().values
+        kept = (best + drawn_count * torch.arange(len(best))[:, None]).flatten()
         return answer["images"][kept], answer["labels"][kept], ()
 
     def _votes(
@@ -233,3 +243,8 @@ class PatchTransfer(AbstractAttack):
             answers = answer_of(surrogate.door, to_bytes(shaken), stage=VOTES)
             shares += answers.gather(1, labels[:, None])[:, 0] / copies
         return shares
+
+
+def candidate_count(count_per_class: int) -> int:
+    """Images of a class that are voted on."""
+    return math.ceil(VOTED_FACTOR * count_per_class)

@@ -4,10 +4,12 @@ They learn from the images that were sent and what came back, and are refitted a
 transfer for label-only inversion: N.-B. Nguyen et al., "Label-Only Model Inversion Attacks via Knowledge
 Transfer" (LOKT), NeurIPS 2023.
 
-Differs from the paper: small networks of different kinds instead of three DenseNets, classes that are rarely
-answered weigh as much as others, and the images are of another kind than the private ones.
+Differs from the paper: small networks of different kinds instead of three DenseNets; in a lesson every stage
+of the attack has its share, and in it every class that was answered, however rarely; the images are of
+another kind than the private ones.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ from patchmi.attacks.base import descend, to_bytes
 from patchmi.losses import Moments
 from patchmi.networks import ARCHITECTURES
 from patchmi.target import BlackBox, LabelAccess, Queries, ScoreAccess
-from patchmi.types import Bytes, Images, Logits, Progress, Scores
+from patchmi.types import Bytes, Images, Labels, Logits, Progress, Scores
 from patchmi.views import Views
 
 BATCH_SIZE = 128
@@ -61,12 +63,15 @@ class Surrogate:
         self.optimiser = torch.optim.AdamW(self.networks.parameters(), learning_rate)
         self.images = torch.empty(0, *door.image_shape, dtype=torch.uint8)
         self.answers = torch.empty(0, door.class_count)
+        self.asked_for: list[str] = []
+        """What each image was sent for."""
 
     def ask(self, images: Images, *, stage: str) -> None:
         """Send images in [0, 1] to the target, as far as its budget goes, and keep what it answers."""
         pixels = to_bytes(images)[: self.door.left]
         self.images = torch.cat([self.images, pixels])
         self.answers = torch.cat([self.answers, answer_of(self.door, pixels, stage=stage)])
+        self.asked_for += [stage] * len(pixels)
 
     def fit(self, step_count: int, progress: Progress, description: str) -> None:
         """Learn all answers anew for so many batches, ever more slowly."""
@@ -76,10 +81,10 @@ class Surrogate:
             self.learn()
 
     def learn(self) -> None:
-        """One step: answer as the target did to views of images, every answered class as often."""
-        labels = self.answers.argmax(dim=1)
-        rarity = 1 / labels.bincount(minlength=self.class_count)[labels].float()
-        index = torch.multinomial(rarity, BATCH_SIZE, replacement=True)
+        """One step: answer as the target did to views of images, every stage and class alike."""
+        index = torch.multinomial(
+            even_shares(self.answers.argmax(dim=1), self.asked_for), BATCH_SIZE, replacement=True
+        )
         views = self.views.vary(self.images[index].to(machine.device()).float() / 255)
         answers = self.answers[index].to(machine.device())
         self.networks.train().requires_grad_(True)
@@ -115,6 +120,7 @@ class Surrogate:
             "optimiser": self.optimiser.state_dict(),
             "images": self.images,
             "answers": self.answers,
+            "asked_for": self.asked_for,
             "door": self.door.state(),
         }
 
@@ -124,7 +130,17 @@ class Surrogate:
         self.networks.eval().requires_grad_(False)
         self.optimiser.load_state_dict(state["optimiser"])
         self.images, self.answers = state["images"].cpu(), state["answers"].cpu()
+        self.asked_for = state["asked_for"]
         self.door.restore(state["door"])
+
+
+def even_shares(labels: Labels, asked_for: Sequence[str]) -> Float[Tensor, " n"]:
+    """Weights of images by which every stage is as likely as another, and in a stage every class it has."""
+    stages = {stage: number for number, stage in enumerate(dict.fromkeys(asked_for))}
+    numbers = torch.tensor([stages[stage] for stage in asked_for])
+    _, group, counts = torch.stack([numbers, labels]).unique(dim=1, return_inverse=True, return_counts=True)
+    group_counts = torch.zeros(len(stages)).index_add_(0, numbers, 1 / counts[group].float())
+    return 1 / (len(stages) * group_counts[numbers] * counts[group])
 
 
 def answer_of(door: BlackBox, images: Bytes, *, stage: str) -> Scores:
