@@ -81,3 +81,5 @@ class Reconstructions:
     snapshots: tuple[Snapshot, ...] = ()
     notes: tuple[str, ...] = ()
     """What the attack could not do as described, in sentences for the report."""
+    unselected: Images | None = None
+    """As many of the same labels and seeds that nobody chose, where the images were chosen among several."""

@@ -609,6 +609,8 @@ def test_of_all_that_is_drawn_the_images_the_target_is_surest_of_are_kept():
         sureness = door.logits(images.float() / 255).log_softmax(dim=1)[:, label]
         best = sureness.topk(4).indices.sort().values
         assert torch.equal(kept["images"][kept["labels"] == label], images[best])
+        assert torch.equal(kept["unselected"][kept["labels"] == label], images[:4])
+    assert drawn["unselected"] is None
 
 
 def test_the_average_follows_at_first_and_lags_later():

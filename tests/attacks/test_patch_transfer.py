@@ -177,12 +177,13 @@ def test_the_vote_keeps_what_the_target_takes_for_the_class(target, public):
         SHORT, public_share=0.1, vote_share=0.8, step_count=30, fit_step_count=30, student_width=8
     )
     chosen = attack(open_door(target, budget=3200), public, count_per_class=20)
-    unchosen = chosen.snapshots[-1]
 
     def rate(images: torch.Tensor, labels: torch.Tensor) -> float:
         return float((oracle_of(target)(to_bytes(images)).argmax(dim=1) == labels).float().mean())
 
-    assert rate(chosen.images, chosen.labels) > rate(unchosen.images, unchosen.labels)
+    assert chosen.unselected is not None
+    assert chosen.unselected.shape == chosen.images.shape
+    assert rate(chosen.images, chosen.labels) > rate(chosen.unselected, chosen.labels)
 
 
 @pytest.mark.parametrize("mode", [OutputMode(decimals=1), OutputMode(top_k=1), OutputMode(temperature=9.0)])

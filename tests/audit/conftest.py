@@ -28,6 +28,8 @@ class Replay(AbstractAttack):
     draw: Callable[[int, int], torch.Tensor]
     """Images of a class for a seed, as many as there are."""
     draws_without_target: Callable[[int, int], torch.Tensor]
+    draw_unselected: Callable[[int, int], torch.Tensor] | None = None
+    """What it had drawn before it chose; None: it chose nothing."""
 
     def without_target(self) -> "Replay":
         return Replay(f"not {self.pictures}", self.draws_without_target, self.draws_without_target)
@@ -47,10 +49,16 @@ class Replay(AbstractAttack):
         progress: Progress,
         observe: Observer,
     ) -> Reconstructions:
-        images = torch.cat([self.draw(label, seed)[:count_per_class] for label in range(door.class_count)])
+        def drawn(draw: Callable[[int, int], torch.Tensor]) -> Images:
+            return torch.cat([draw(label, seed)[:count_per_class] for label in range(door.class_count)])
+
         labels = torch.arange(door.class_count).repeat_interleave(count_per_class)
         return Reconstructions(
-            images, labels, torch.full_like(labels, seed), notes=("Nothing was attacked.",)
+            drawn(self.draw),
+            labels,
+            torch.full_like(labels, seed),
+            notes=("Nothing was attacked.",),
+            unselected=None if self.draw_unselected is None else drawn(self.draw_unselected),
         )
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import load_file
+from tests.audit.conftest import Replay, noise
 
 from patchmi import verdict
 from patchmi.attacks import GeneralMI
@@ -85,6 +86,24 @@ def test_an_attack_that_draws_real_images_is_faithful_varied_and_instructive(rev
 def test_an_attack_that_draws_real_images_exposes_the_target(revealing):
     assert revealing.result["verdict"]["word"] == "EXPOSED"
     assert all(entry["exposed"] for entry in revealing.result["classes"])
+
+
+def test_what_was_drawn_before_the_attack_chose_is_judged_apart(world, run_audit, revealing):
+    chooses = Replay("real images", world.held_out, noise, draw_unselected=noise)
+    audited = run_audit(chooses)
+    assert audited.result["scores"] == revealing.result["scores"]
+    assert audited.result["verdict"]["word"] == revealing.result["verdict"]["word"]
+    hits = [
+        float((judge.model(noise(label, seed)).argmax(dim=1) == label).double().mean())
+        for judge in audited.judges
+        for seed in (0, 1, 2)
+        for label in range(4)
+    ]
+    assert audited.result["unselected"]["judge_top1"]["value"] == pytest.approx(sum(hits) / len(hits))
+    assert "unselected" not in revealing.result
+    row = "Reconstructions that nobody chose"
+    pages = [(one.folder / "report.html").read_text() for one in (audited, revealing)]
+    assert [row in page for page in pages] == [True, False]
 
 
 def test_an_attack_that_draws_noise_scores_as_chance_has_it(harmless):
@@ -181,7 +200,7 @@ def test_the_result_is_valid_and_complete(audited):
     assert result == audited.result
     assert set(result["scores"]) == SCORES
     assert [entry["name"] for entry in result["classes"]] == list(audited.private.class_names)
-    assert len(result["judge_scores"]) == 3 * 6
+    assert len(result["judge_scores"]) == 3 * (6 + ("unselected" in result))
     assert result["agreement"]["judges"] == [judge.name for judge in audited.judges]
 
 

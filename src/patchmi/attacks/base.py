@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import torch
@@ -99,9 +99,7 @@ class AbstractAttack(ABC):
                 observe=observe,
             )
         images = result.images.detach().float().clamp(0, 1).cpu().contiguous()
-        return Reconstructions(
-            images, result.labels.cpu(), result.seeds.cpu(), result.snapshots, result.notes
-        )
+        return replace(result, images=images, labels=result.labels.cpu(), seeds=result.seeds.cpu())
 
     @final
     def check_access(self, access: Access) -> None:

@@ -202,16 +202,19 @@ class PatchMI(AbstractAttack):
             answers.append(game.answer(count_per_class))
             if game.pool.has_crops and CROPS_NOTE not in notes:
                 notes = (*notes, CROPS_NOTE)
-        images = torch.cat([answer["images"] for answer in answers]).float() / 255
         labels = torch.cat([answer["labels"] for answer in answers])
         order = labels.argsort(stable=True)
-        images, labels = images[order], labels[order]
+
+        def joined(name: str) -> Images:
+            return torch.cat([answer[name] for answer in answers])[order].float() / 255
+
         return Reconstructions(
-            images,
-            labels,
+            joined("images"),
+            labels[order],
             torch.full_like(labels, seed),
             merge_snapshots(answers),
             notes,
+            None if answers[0]["unselected"] is None else joined("unselected"),
         )
 
     def _groups(

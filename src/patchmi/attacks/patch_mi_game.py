@@ -151,17 +151,20 @@ class Game:
     def answer(self, count_per_class: int) -> dict[str, Any]:
         """The reconstructions of this generator's classes, and its snapshots.
 
-        Of `candidate_factor` times as many those are kept whose class target and students are surest of.
+        Of `candidate_factor` times as many those are kept whose class target and students are surest of;
+        `unselected` are the first ones, None if there were no more.
         """
         candidate_count = math.ceil(self.recipe.candidate_factor * count_per_class)
         labels = torch.tensor(self.classes).repeat_interleave(candidate_count)
         images = self.sample(self.draw_noise(len(labels)), labels)
+        unselected = None
         if candidate_count > count_per_class:
+            unselected = images.unflatten(0, (-1, candidate_count))[:, :count_per_class].flatten(0, 1)
             sureness = self._sureness(images, labels).unflatten(0, (-1, candidate_count))
             best = sureness.topk(count_per_class).indices.sort().values
             kept = (best + candidate_count * torch.arange(len(best))[:, None]).flatten()
             images, labels = images[kept], labels[kept]
-        return {"images": images, "labels": labels, "snapshots": self.snapshots}
+        return {"images": images, "labels": labels, "unselected": unselected, "snapshots": self.snapshots}
 
     @torch.no_grad()
     def _sureness(self, images: Bytes, labels: Labels) -> Float[Tensor, " n"]:

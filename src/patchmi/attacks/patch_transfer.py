@@ -8,7 +8,7 @@ that the target itself takes for their class when they are shaken a little.
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -167,11 +167,17 @@ class PatchTransfer(AbstractAttack):
                 observe=observe,
                 first_step=0,
             )
-        images, labels, notes = self._chosen(surrogate, game, count_per_class, copies=copies)
+        answer, notes = self._chosen(surrogate, game, count_per_class, copies=copies)
         if game.pool.has_crops:
             notes = (*notes, CROPS_NOTE)
+        labels, unselected = answer["labels"], answer["unselected"]
         return Reconstructions(
-            images.float() / 255, labels, torch.full_like(labels, seed), merge_snapshots([vars(game)]), notes
+            answer["images"].float() / 255,
+            labels,
+            torch.full_like(labels, seed),
+            merge_snapshots([answer]),
+            notes,
+            None if unselected is None else unselected.float() / 255,
         )
 
     def _learn_from_public(self, surrogate: Surrogate, game: Game, progress: Progress) -> None:
@@ -221,17 +227,19 @@ class PatchTransfer(AbstractAttack):
 
     def _chosen(
         self, surrogate: Surrogate, game: Game, count_per_class: int, *, copies: int
-    ) -> tuple[Bytes, Labels, tuple[str, ...]]:
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """The final images: of those that the students are surest of, the ones that the target votes for."""
         if copies == 0:
-            answer = game.answer(count_per_class)
-            return answer["images"], answer["labels"], (NO_VOTE_NOTE,) if self.uses_target else ()
+            return game.answer(count_per_class), (NO_VOTE_NOTE,) if self.uses_target else ()
         drawn_count = candidate_count(count_per_class)
         answer = game.answer(drawn_count)
         votes = self._votes(surrogate, answer["images"], answer["labels"], copies=copies)
         best = votes.unflatten(0, (-1, drawn_count)).topk(count_per_class).indices.sort().values
-        kept = (best + drawn_count * torch.arange(len(best))[:, None]).flatten()
-        return answer["images"][kept], answer["labels"][kept], ()
+        places = drawn_count * torch.arange(len(best))[:, None]
+        kept, first = (best + places).flatten(), (torch.arange(count_per_class) + places).flatten()
+        unselected = answer["images"] if answer["unselected"] is None else answer["unselected"]
+        chosen = {"images": answer["images"][kept], "labels": answer["labels"][kept]}
+        return {**answer, **chosen, "unselected": unselected[first]}, ()
 
     def _votes(
         self, surrogate: Surrogate, images: Bytes, labels: Labels, *, copies: int

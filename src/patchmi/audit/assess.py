@@ -22,6 +22,7 @@ from patchmi.audit.scores import (
     measure_fidelity,
     measure_students,
     nearest_ratio_interval,
+    unselected_scores,
 )
 from patchmi.metrics import Estimate, cluster_interval, judge_agreement, lowest_agreement, top_k_hits
 from patchmi.target import Target, answers
@@ -59,7 +60,7 @@ def assess(
     """Judge the arms.
 
     Args:
-        arms: `attack`, and the controls that were run.
+        arms: `attack`, the controls that were run, and `unselected` where the attack chose its pictures.
         judges: None or more; none gives target-only numbers.
         private: Real images; None leaves out what compares with them.
         target: For its own opinion; None leaves that out.
@@ -94,6 +95,7 @@ def assess(
         "extractor": f"penultimate features of the judge {extractor.name}" if extractor else "no judge",
         "neighbours": neighbours,
         "scores": plain(scores),
+        **({"unselected": plain(unselected_scores(judged["unselected"]))} if "unselected" in judged else {}),
         "controls": {name: plain(arm_scores(judged[name])) if name in judged else None for name in CONTROLS},
         "judge_scores": [
             {"judge": judge.name, "arm": name, "top1": asdict(cluster_interval(top1))}

@@ -76,8 +76,9 @@ def audit(
         "untrained_attack": _joined([untrained]),
         "public_selected": controls.public_selected_arm(target, plan.public.images),
     }
+    unselected = _unselected(runs)
     assessed = assess(
-        arms,
+        arms if unselected is None else {**arms, "unselected": unselected},
         judges=judges,
         private=private,
         target=target,
@@ -307,6 +308,17 @@ def _joined(runs: list[Attacked]) -> Arm:
         torch.cat([one.images for one in made]),
         torch.cat([one.labels for one in made]),
         torch.cat([one.seeds for one in made]),
+    )
+
+
+def _unselected(runs: list[Attacked]) -> Arm | None:
+    """What was drawn before the attack chose, of all seeds; None where it chose nothing."""
+    made = [one.reconstructions for one in runs]
+    images = [one.unselected for one in made if one.unselected is not None]
+    if len(images) < len(made):
+        return None
+    return Arm(
+        torch.cat(images), torch.cat([one.labels for one in made]), torch.cat([one.seeds for one in made])
     )
 
 

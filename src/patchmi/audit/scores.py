@@ -272,14 +272,11 @@ def attack_scores(
     """
     scores: dict[str, Estimate | None] = dict.fromkeys(SCORES)
     if attacked is not None:
-        top1 = attacked.top_k().mean(dim=0)
-        image_count = len(attacked.arm.labels) // top1.numel()
-        worst = worst_class(top1, classes=torch.arange(top1.shape[1]), image_count=image_count)
         scores |= {
             **arm_scores(attacked),
             "judge_top5": cluster_interval(attacked.top_k(5).mean(dim=0)),
             "confidence": cluster_interval(attacked.rates(attacked.confidence())),
-            "worst_class_top1": worst.rate,
+            "worst_class_top1": _worst_class_top1(attacked),
         }
     if target_rates is not None:
         scores["target_top1"] = cluster_interval(target_rates)
@@ -295,6 +292,17 @@ def attack_scores(
     if students is not None:
         scores["student_accuracy"] = cluster_interval(students)
     return scores
+
+
+def unselected_scores(judged: JudgedArm) -> dict[str, Estimate]:
+    """What judges say of pictures that the attack did not choose."""
+    return {**arm_scores(judged), "worst_class_top1": _worst_class_top1(judged)}
+
+
+def _worst_class_top1(judged: JudgedArm) -> Estimate:
+    top1 = judged.top_k().mean(dim=0)
+    image_count = len(judged.arm.labels) // top1.numel()
+    return worst_class(top1, classes=torch.arange(top1.shape[1]), image_count=image_count).rate
 
 
 def class_scores(

@@ -185,12 +185,16 @@ def join_runs(run: RunFolder, names: Sequence[str], name: str) -> None:
         )
     labels = torch.cat([part.reconstructions.labels for part in parts])
     order = labels.argsort(stable=True)
+    unselected = [
+        part.reconstructions.unselected for part in parts if part.reconstructions.unselected is not None
+    ]
     made = Reconstructions(
         torch.cat([part.reconstructions.images for part in parts])[order],
         labels[order],
         torch.cat([part.reconstructions.seeds for part in parts])[order],
         merge_snapshots(_in_bytes(part.reconstructions.snapshots) for part in parts),
         tuple(dict.fromkeys(note for part in parts for note in part.reconstructions.notes)),
+        torch.cat(unselected)[order] if unselected else None,
     )
     queries = Queries(
         forward=sum(part.queries.forward for part in parts),
@@ -291,6 +295,8 @@ def _write(
     run: RunFolder, file: str, made: Reconstructions, queries: Queries, account: Account | None = None
 ) -> None:
     tensors = {"images": to_bytes(made.images), "labels": made.labels, "seeds": made.seeds}
+    if made.unselected is not None:
+        tensors["unselected"] = to_bytes(made.unselected)
     for number, snapshot in enumerate(made.snapshots):
         tensors[f"snapshot-{number}-images"] = to_bytes(snapshot.images)
         tensors[f"snapshot-{number}-labels"] = snapshot.labels
@@ -329,6 +335,7 @@ def _read(run: RunFolder, file: str) -> Attacked:
         tensors["seeds"],
         snapshots,
         tuple(json.loads(metadata["notes"])),
+        to_unit_range(tensors["unselected"]) if "unselected" in tensors else None,
     )
     return Attacked(
         made,

@@ -6,6 +6,7 @@ Facts and sentences only, in one place, so that they can be read and tested as a
 ARM_NAMES = {
     "held_out": "Real held-out images",
     "attack": "Reconstructions (the attack)",
+    "unselected": "Reconstructions that nobody chose",
     "public_selected": "Public images the target likes best",
     "untrained_attack": "Generator trained without the target",
     "permuted_labels": "Reconstructions, labels shuffled",
@@ -16,6 +17,7 @@ ARM_NAMES = {
 ARM_MEANINGS = {
     "held_out": "The ceiling: what the judges say of real images that the target was not trained on.",
     "attack": "The images under test.",
+    "unselected": "As many that were drawn before the attack chose the surest among several.",
     "public_selected": "Picking without optimising: what choosing among the attacker's own images gives.",
     "untrained_attack": (
         "The same generator and prior, but the target's answer left out: what the prior alone gives."
