@@ -42,7 +42,7 @@ def test_a_latent_moves_away_from_the_other_class_by_a_third_of_the_radius():
 def test_first_latents_are_of_their_classes():
     torch.manual_seed(0)
     walk = walk_on_plane()
-    walk.look_for_first_latents()
+    walk.look_around(128)
     assert walk.is_found.all()
     assert walk._ask(walk.centres, stage="check").tolist() == [0, 1, 2, 3]
     assert walk.centres.abs().max() <= 1.5
@@ -51,16 +51,15 @@ def test_first_latents_are_of_their_classes():
 def test_spheres_end_deep_within_their_classes():
     torch.manual_seed(0)
     walk = walk_on_plane()
-    walk.look_for_first_latents()
+    walk.look_around(128)
     first = walk.centres.clone()
     for _ in range(60):
-        walk.try_spheres()
+        walk.advance()
     assert (walk.last_radii > 2).all()
     signs = torch.tensor([[-1, -1], [-1, 1], [1, -1], [1, 1]])
     assert ((walk.last_centres * signs).amin(dim=1) > (first * signs).amin(dim=1)).all()
-    labels = torch.arange(4).repeat_interleave(50)
-    drawn = quadrant(walk.images(torch.randn(200, 2), labels)).argmax(dim=1)
-    assert (drawn == labels).float().mean() >= 0.7
+    drawn = quadrant(walk.gan.draw(walk.answer(torch.randn(4, 50, 2)).flatten(0, 1))).argmax(dim=1)
+    assert (drawn == torch.arange(4).repeat_interleave(50)).float().mean() >= 0.7
     assert set(walk.door.account.stages) == {BEGUN, REPELLED}
 
 
@@ -68,10 +67,12 @@ def test_a_class_that_is_never_answered_has_the_gan_s_pictures_and_it_is_said():
     torch.manual_seed(0)
     walk = walk_on_plane()
     walk.is_found[:] = torch.tensor([True, True, False, True])
-    (note,) = ATTACK._notes(walk)
+    (note,) = walk.notes()
     assert note.startswith("Of 1 of 4 classes no latent was found")
-    noise = torch.randn(5, 2)
-    assert torch.equal(walk.images(noise, torch.full((5,), 2)), walk._draw(noise))
+    noise = torch.randn(4, 5, 2)
+    answer = walk.answer(noise)
+    assert torch.equal(answer[2], noise[2])
+    assert not torch.equal(answer[1], noise[1])
 
 
 @pytest.mark.parametrize("wrong", [{"radius": 0.0}, {"point_count": 0}, {"search_share": 1.0}])

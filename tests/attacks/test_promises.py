@@ -16,9 +16,11 @@ from patchmi.attacks import (
     RECIPES,
     AbstractAttack,
     BrepMI,
+    CmaMI,
     DeepInversion,
     GanTraining,
     GenerativeMI,
+    MirrorMI,
     PatchMI,
     PatchTransfer,
     PlgMI,
@@ -36,6 +38,7 @@ COUNT = 3
 SHAPE = (1, 16, 16)
 
 
+SMALL_GAN = GanTraining(step_count=60, batch_size=64, latent_size=16, width=16, learning_rate=1e-3)
 BRIEF: dict[str, AbstractAttack] = {
     "patch-mi": PatchMI(
         dataclasses.replace(
@@ -55,11 +58,9 @@ BRIEF: dict[str, AbstractAttack] = {
         gan_step_count=12, discriminator_step_count=1, gan_learning_rate=6e-3, alpha=5.0, width=8
     ),
     "deep-inversion": DeepInversion(batch_norm_weight=0.3),
-    "brep-mi": BrepMI(
-        gan=GanTraining(step_count=60, batch_size=64, latent_size=16, width=16, learning_rate=1e-3),
-        point_count=8,
-        search_share=0.4,
-    ),
+    "brep-mi": BrepMI(gan=SMALL_GAN, point_count=8, search_share=0.4),
+    "mirror": MirrorMI(gan=SMALL_GAN),
+    "cma-es": CmaMI(gan=SMALL_GAN),
     "patch-transfer": PatchTransfer(
         dataclasses.replace(RECIPES["default"], public_weights=PublicWeights(crop_count=60)),
         fit_step_count=4,

@@ -6,6 +6,8 @@ from patchmi.attacks.deep_inversion import DeepInversion
 from patchmi.attacks.general import GeneralMI
 from patchmi.attacks.generative import GenerativeMI
 from patchmi.attacks.identity import IdentityTerm
+from patchmi.attacks.latent_search import CmaMI
+from patchmi.attacks.mirror import MirrorMI
 from patchmi.attacks.patch_mi import PatchMI
 from patchmi.attacks.patch_mi_recipes import RECIPES, ClassPatchScale, PatchScale, PublicWeights, Recipe
 from patchmi.attacks.patch_transfer import PatchTransfer
@@ -20,11 +22,13 @@ __all__ = [
     "AbstractAttack",
     "BrepMI",
     "ClassPatchScale",
+    "CmaMI",
     "DeepInversion",
     "GanTraining",
     "GeneralMI",
     "GenerativeMI",
     "IdentityTerm",
+    "MirrorMI",
     "PatchMI",
     "PatchScale",
     "PatchTransfer",

@@ -13,7 +13,6 @@ thousand steps; the pictures are drawn half-way from the centre to the last sphe
 the paper shows the centre alone. The GAN is that of the comparison's baselines (`public_gan`).
 """
 
-import time
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -23,28 +22,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from patchmi import machine
-from patchmi.attacks.base import (
-    OBSERVED_EVERY,
-    SNAPSHOT_SHARES,
-    AbstractAttack,
-    merge_snapshots,
-    snapshot_count,
-)
-from patchmi.attacks.public_gan import GanTraining, PublicGan, public_gan, restored_gan
+from patchmi.attacks.base import AbstractAttack
+from patchmi.attacks.latent_rounds import ClassLatents, Rounds, search_in_rounds
+from patchmi.attacks.public_gan import GanTraining, PublicGan
 from patchmi.attacks.surrogate import answer_of
 from patchmi.runs import Cache, Checkpoint
 from patchmi.target import BlackBox
-from patchmi.types import (
-    Access,
-    Bytes,
-    Images,
-    Labels,
-    Latents,
-    Observer,
-    Progress,
-    Reconstructions,
-    unobserved,
-)
+from patchmi.types import Access, Images, Labels, Latents, Observer, Progress, Reconstructions
 
 BOUND = 1.5
 """First latents are clipped to [-1.5, 1.5]."""
@@ -53,7 +37,6 @@ WANTED = 0.75
 """Share of a sphere's points that must be of the class for it to grow."""
 DRAWN_AT = 0.5
 """Where pictures are drawn, as a share of the last sphere's radius: on it a quarter are another class's."""
-SEARCHED_AT_ONCE = 128
 BEGUN, REPELLED = "first latents", "spheres"
 """What images are sent for, in the account."""
 
@@ -111,73 +94,24 @@ class BrepMI(AbstractAttack):
         progress: Progress,
         observe: Observer,
     ) -> Reconstructions:
-        began = time.perf_counter()
-        state = checkpoint.load()
-        if state is None:
-            gan = public_gan(
-                public, self.gan, seed=seed, cache=cache, progress=progress, precision=self.precision
-            )
-            walk = _Walk(self, gan, door)
-            walk.seconds = time.perf_counter() - began
-        else:
-            gan = restored_gan(state["gan"], self.gan, image_shape=door.image_shape)
-            walk = _Walk(self, gan, door)
-            walk.restore(state["walk"])
-            machine.restore_random_state(state["random"])
-        with checkpoint.guard():
-            if self.uses_target:
-                self._search(walk, seed=seed, checkpoint=checkpoint, progress=progress, observe=observe)
-        walk.keep_snapshot()
-        labels = torch.arange(door.class_count).repeat_interleave(count_per_class)
-        images = walk.images(torch.randn(len(labels), gan.latent_size), labels)
-        return Reconstructions(
-            images.float() / 255,
-            labels,
-            torch.full_like(labels, seed),
-            merge_snapshots([vars(walk)]),
-            self._notes(walk),
+        rounds = Rounds(
+            title="BREP-MI",
+            gan=self.gan,
+            start=lambda gan: _Walk(self, gan, door),
+            first_share=self.search_share,
+            uses_target=self.uses_target,
+            precision=self.precision,
         )
-
-    def _search(
-        self, walk: "_Walk", *, seed: int, checkpoint: Checkpoint, progress: Progress, observe: Observer
-    ) -> None:
-        """First latents, until every class has one or their share is spent; then spheres with the rest."""
-
-        def after(began: float) -> None:
-            walk.round += 1
-            walk.seconds += time.perf_counter() - began
-            if observe is not unobserved and (walk.round - 1) % OBSERVED_EVERY == 0:
-                observe(walk.round - 1, {**walk.progress(), "seconds": walk.seconds})
-            checkpoint.save_if_due(
-                lambda: {"gan": walk.gan.state(), "walk": walk.state(), "random": machine.random_state()}
-            )
-
-        most = int(self.search_share * walk.door.budget) // walk.searched_at_once
-        for _ in progress(range(walk.round, most), f"BREP-MI looks for first latents, seed {seed}"):
-            if walk.sphere_rounds is not None or walk.is_found.all():
-                break
-            began = time.perf_counter()
-            walk.look_for_first_latents()
-            after(began)
-        if walk.sphere_rounds is None:
-            sphere_cost = max(1, int(walk.is_found.sum())) * (self.point_count + 1)
-            walk.sphere_rounds = range(walk.round, walk.round + walk.door.left // sphere_cost)
-        rounds = walk.sphere_rounds
-        snapshots_at = {rounds.start + round(share * len(rounds)) for share in SNAPSHOT_SHARES[:-1]}
-        for number in progress(range(walk.round, rounds.stop), f"BREP-MI, seed {seed}"):
-            began = time.perf_counter()
-            if number in snapshots_at:
-                walk.keep_snapshot()
-            walk.try_spheres()
-            after(began)
-
-    def _notes(self, walk: "_Walk") -> tuple[str, ...]:
-        lost = int((~walk.is_found).sum())
-        if lost == 0 or not self.uses_target:
-            return ()
-        return (
-            f"Of {lost} of {len(walk.is_found)} classes no latent was found within the budget: their "
-            "pictures are the GAN's, of no class.",
+        return search_in_rounds(
+            rounds,
+            door,
+            public,
+            count_per_class=count_per_class,
+            seed=seed,
+            checkpoint=checkpoint,
+            cache=cache,
+            progress=progress,
+            observe=observe,
         )
 
 
@@ -187,28 +121,27 @@ class _Walk:
     def __init__(self, attack: BrepMI, gan: PublicGan, door: BlackBox) -> None:
         self.attack, self.gan, self.door = attack, gan, door
         class_count = door.class_count
-        self.searched_at_once = max(1, min(SEARCHED_AT_ONCE, int(attack.search_share * door.budget)))
         self.is_found = torch.zeros(class_count, dtype=torch.bool)
         self.centres: Latents = torch.zeros(class_count, gan.latent_size)
         self.radii = torch.full((class_count,), attack.radius)
         self.last_centres, self.last_radii = self.centres.clone(), torch.zeros(class_count)
-        self.snapshot_noise = torch.randn(class_count * snapshot_count(class_count), gan.latent_size)
-        self.snapshots: list[dict[str, Any]] = []
-        self.round, self.seconds = 0, 0.0
-        self.sphere_rounds: range | None = None
-        """Rounds of spheres, once it is known how many the budget leaves."""
 
-    def look_for_first_latents(self) -> None:
+    def look_around(self, count: int) -> bool:
         """Ask about latents of no class, and keep one of each class that had none."""
-        latents = torch.randn(self.searched_at_once, self.gan.latent_size).clamp(-BOUND, BOUND)
+        latents = torch.randn(count, self.gan.latent_size).clamp(-BOUND, BOUND)
         answers = self._ask(latents, stage=BEGUN)
         for label in (~self.is_found).nonzero().flatten().tolist():
             own = (answers == label).nonzero().flatten()
             if len(own):
                 self.is_found[label] = True
                 self.centres[label] = self.last_centres[label] = latents[own[0]]
+        return bool(self.is_found.all())
 
-    def try_spheres(self) -> None:
+    def begin(self) -> int:
+        """The images of all spheres, and of the latents that they move."""
+        return max(1, int(self.is_found.sum())) * (self.attack.point_count + 1)
+
+    def advance(self) -> None:
         """One round of the algorithm for every class that has a latent."""
         labels = self.is_found.nonzero().flatten()
         if not len(labels):
@@ -231,18 +164,13 @@ class _Walk:
 
     def _ask(self, latents: Latents, *, stage: str) -> Labels:
         """The target's labels of the GAN's images."""
-        return answer_of(self.door, self._draw(latents), stage=stage).argmax(dim=1)
+        return answer_of(self.door, self.gan.draw(latents), stage=stage).argmax(dim=1)
 
-    @torch.no_grad()
-    def _draw(self, latents: Latents) -> Bytes:
-        batches = [self.gan.generator(some.to(machine.device())) for some in latents.split(256)]
-        return ((torch.cat(batches) + 1) * 127.5).round().clamp(0, 255).byte().cpu()
-
-    def images(self, noise: Latents, labels: Labels) -> Bytes:
-        """Pictures from within each class's last sphere; of a class without a latent, the GAN's."""
-        directions = F.normalize(noise, dim=1)
-        within = self.last_centres[labels] + DRAWN_AT * self.last_radii[labels, None] * directions
-        return self._draw(torch.where(self.is_found[labels, None], within, noise))
+    def answer(self, noise: ClassLatents) -> ClassLatents:
+        """Latents from within each class's last sphere; of a class without a latent, the noise."""
+        directions = F.normalize(noise, dim=2)
+        within = self.last_centres[:, None] + DRAWN_AT * self.last_radii[:, None, None] * directions
+        return torch.where(self.is_found[:, None, None], within, noise)
 
     def progress(self) -> dict[str, float]:
         """How far it is: there is no loss to follow."""
@@ -252,38 +180,23 @@ class _Walk:
             "radius": float(radii.mean()) if len(radii) else 0.0,
         }
 
-    def keep_snapshot(self) -> None:
-        """Keep what it would answer now."""
-        class_count = self.door.class_count
-        labels = torch.arange(class_count).repeat_interleave(snapshot_count(class_count))
-        self.snapshots.append(
-            {
-                "step": self.round,
-                "seconds": self.seconds,
-                "images": self.images(self.snapshot_noise, labels),
-                "labels": labels,
-                "queries": self.door.account.asked,
-            }
+    def notes(self) -> tuple[str, ...]:
+        """Which classes were not found."""
+        lost = int((~self.is_found).sum())
+        if lost == 0:
+            return ()
+        return (
+            f"Of {lost} of {len(self.is_found)} classes no latent was found within the budget: their "
+            "pictures are the GAN's, of no class.",
         )
 
     def state(self) -> dict[str, Any]:
-        """All that the next round depends on, but GAN and random state."""
-        kept = ("is_found", "centres", "radii", "last_centres", "last_radii", "snapshot_noise")
-        return {
-            **{name: getattr(self, name) for name in kept},
-            "snapshots": self.snapshots,
-            "round": self.round,
-            "sphere_rounds": self.sphere_rounds and [self.sphere_rounds.start, self.sphere_rounds.stop],
-            "seconds": self.seconds,
-            "door": self.door.state(),
-        }
+        """All that the next round depends on, but GAN, door and random state."""
+        kept = ("is_found", "centres", "radii", "last_centres", "last_radii")
+        return {name: getattr(self, name) for name in kept}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a state that `state` gave."""
-        state = dict(state)
-        self.door.restore(state.pop("door"))
-        spheres = state.pop("sphere_rounds")
-        self.sphere_rounds = spheres and range(*spheres)
         for name, value in state.items():
             setattr(self, name, value)
 

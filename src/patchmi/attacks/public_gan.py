@@ -21,13 +21,15 @@ from patchmi import losses, machine
 from patchmi.attacks.base import descend
 from patchmi.networks import DcganDiscriminator, DcganGenerator, WganCritic, WganGenerator
 from patchmi.runs import Cache, Checkpoint
-from patchmi.types import Images, PatchLogits, Progress
+from patchmi.types import Bytes, Images, Latents, PatchLogits, Progress
 
 SMOOTHING = 0.2
 """The DCGAN's discriminator is told that a public image is real with 1 - s."""
 PENALTY_WEIGHT = 10.0
 CRITIC_STEPS = 5
 """Steps of the Wasserstein critic for each of its generator."""
+DRAWN_TOGETHER = 256
+"""Images that are drawn at once from a trained generator."""
 
 
 GanForm = Literal["dcgan", "wgan"]
@@ -92,6 +94,12 @@ class PublicGan:
     discriminator: nn.Module
     """Images in [-1, 1] to N log-odds of being public; a Wasserstein critic's scores, higher for public."""
     latent_size: int
+
+    @torch.no_grad()
+    def draw(self, latents: Latents) -> Bytes:
+        """Images of latents, 8 bits a pixel, on the CPU."""
+        batches = [self.generator(some.to(machine.device())) for some in latents.split(DRAWN_TOGETHER)]
+        return ((torch.cat(batches) + 1) * 127.5).round().clamp(0, 255).byte().cpu()
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """What an attack keeps in its checkpoint, to go on where there is no cache."""

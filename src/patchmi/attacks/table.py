@@ -8,6 +8,8 @@ from patchmi.attacks.brep_mi import BrepMI
 from patchmi.attacks.deep_inversion import DeepInversion
 from patchmi.attacks.general import GeneralMI
 from patchmi.attacks.generative import GenerativeMI
+from patchmi.attacks.latent_search import CmaMI
+from patchmi.attacks.mirror import MirrorMI
 from patchmi.attacks.patch_mi import PatchMI
 from patchmi.attacks.patch_transfer import PatchTransfer
 from patchmi.attacks.plg_mi import PlgMI
@@ -23,6 +25,8 @@ ATTACKS: dict[str, type[AbstractAttack]] = {
     "deep-inversion": DeepInversion,
     "patch-transfer": PatchTransfer,
     "brep-mi": BrepMI,
+    "mirror": MirrorMI,
+    "cma-es": CmaMI,
 }
 """Every attack by its name on the command line."""
 

@@ -65,8 +65,6 @@ MIXTURE_WEIGHT_DECAY = 5e-4
 FLOW_LEARNING_RATE = 1e-4
 MIXTURE_LEARNING_RATES = (3e-3, 1e-2)
 """For grey images and for colour."""
-DRAWN_TOGETHER = 256
-"""Images of an answer that are drawn at once."""
 GAN_NOTE = "The seconds hold the training of the GAN only if the cache did not have it yet."
 
 
@@ -267,7 +265,7 @@ class _Mining:
         if not latents.isfinite().all():
             name = self.word.door.class_names[self.label]
             raise ValueError(f"class {name}: the miner diverged; lower learning_rate or kl_weight")
-        return _pictures(self.gan, latents)
+        return self.gan.draw(latents)
 
     def keep_snapshot(self) -> None:
         """Keep what the miner draws now from the noise of all snapshots."""
@@ -326,17 +324,10 @@ def _mine(
     mining.keep_snapshot()
 
 
-@torch.no_grad()
-def _pictures(gan: PublicGan, latents: Latents) -> Bytes:
-    """The GAN's images of latents, 8 bits a pixel."""
-    batches = [gan.generator(some) for some in latents.split(DRAWN_TOGETHER)]
-    return ((torch.cat(batches) + 1) * 127.5).round().clamp(0, 255).byte().cpu()
-
-
 def _draw_prior(gan: PublicGan, *, class_count: int, count_per_class: int, seed: int) -> Reconstructions:
     """Images of latents from N(0, I), drawn on the CPU: the same on every machine."""
-    latents = torch.randn(class_count * count_per_class, gan.latent_size).to(machine.device())
-    return _answer(_pictures(gan, latents), class_count=class_count, seed=seed, snapshots=())
+    latents = torch.randn(class_count * count_per_class, gan.latent_size)
+    return _answer(gan.draw(latents), class_count=class_count, seed=seed, snapshots=())
 
 
 def _answer(

@@ -15,6 +15,8 @@ AttackName = Literal[
     "deep-inversion",
     "patch-transfer",
     "brep-mi",
+    "mirror",
+    "cma-es",
 ]
 DEFAULT_ATTACKS: dict[str, AttackName] = {
     "white-box": "patch-mi",
