@@ -6,6 +6,7 @@ from patchmi.attacks.deep_inversion import DeepInversion
 from patchmi.attacks.general import GeneralMI
 from patchmi.attacks.generative import GenerativeMI
 from patchmi.attacks.identity import IdentityTerm
+from patchmi.attacks.lokt import Lokt
 from patchmi.attacks.patch_mi import PatchMI
 from patchmi.attacks.patch_mi_recipes import RECIPES, ClassPatchScale, PatchScale, PublicWeights, Recipe
 from patchmi.attacks.patch_transfer import PatchTransfer
@@ -25,6 +26,7 @@ __all__ = [
     "GeneralMI",
     "GenerativeMI",
     "IdentityTerm",
+    "Lokt",
     "PatchMI",
     "PatchScale",
     "PatchTransfer",

@@ -8,6 +8,7 @@ from patchmi.attacks.brep_mi import BrepMI
 from patchmi.attacks.deep_inversion import DeepInversion
 from patchmi.attacks.general import GeneralMI
 from patchmi.attacks.generative import GenerativeMI
+from patchmi.attacks.lokt import Lokt
 from patchmi.attacks.patch_mi import PatchMI
 from patchmi.attacks.patch_transfer import PatchTransfer
 from patchmi.attacks.plg_mi import PlgMI
@@ -23,6 +24,7 @@ ATTACKS: dict[str, type[AbstractAttack]] = {
     "deep-inversion": DeepInversion,
     "patch-transfer": PatchTransfer,
     "brep-mi": BrepMI,
+    "lokt": Lokt,
 }
 """Every attack by its name on the command line."""
 

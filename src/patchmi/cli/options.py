@@ -15,6 +15,7 @@ AttackName = Literal[
     "deep-inversion",
     "patch-transfer",
     "brep-mi",
+    "lokt",
 ]
 DEFAULT_ATTACKS: dict[str, AttackName] = {
     "white-box": "patch-mi",
