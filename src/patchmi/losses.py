@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from patchmi.types import Features, Images, Labels, Logits, PatchLogits
+from patchmi.types import Features, Images, Labels, Logits, PatchLogits, Scores
 
 PatchReduction = Literal["mean_logit", "per_patch"]
 Scalar = Float[Tensor, ""]
@@ -160,6 +160,15 @@ IDENTITY_LOSSES = {
 def code_loss(code_logits: Logits, codes: Labels) -> Scalar:
     """-E[log Q(c | x)]: InfoGAN's bound for a further code c, with Q learnt (its equation 5)."""
     return F.cross_entropy(code_logits.float(), codes)
+
+
+def answer_loss(class_logits: Logits, answers: Scores) -> Scalar:
+    """-E[Σ_y a_y·log C(y | x)]: a class head C must answer as the target did, a = 1 for its label.
+
+    What the discriminator of a GAN learns of the target in N.-B. Nguyen et al., "Label-Only Model Inversion
+    Attacks via Knowledge Transfer" (LOKT), NeurIPS 2023.
+    """
+    return F.cross_entropy(class_logits.float(), answers)
 
 
 def batch_norm_loss(moments: Sequence[Moments], *, epsilon: float = 1e-5) -> Scalar:

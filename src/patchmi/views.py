@@ -115,6 +115,24 @@ def paper_public_views(image_size: int) -> nn.Module:
     )
 
 
+def slight_views(image_size: int, *, flips: bool, draw_count: int) -> Views:
+    """PLG-MI's and LOKT's: re-cropped from .8 of the area, brightness, contrast, turned by ±5°.
+
+    Args:
+        image_size: Side of the images in pixels.
+        flips: Whether half of the copies are mirrored.
+        draw_count: Transformed copies of each image.
+    """
+    mirror = (augmentation.RandomHorizontalFlip(p=0.5),) if flips else ()
+    transform = nn.Sequential(
+        augmentation.RandomResizedCrop((image_size, image_size), scale=(0.8, 1.0), ratio=(1.0, 1.0)),
+        augmentation.ColorJitter(brightness=0.2, contrast=0.2, p=0.5),
+        *mirror,
+        augmentation.RandomRotation(5.0, p=0.5),
+    )
+    return Views(transform, draw_count=draw_count, keeps_original=False)
+
+
 def random_parts(images: Images) -> Images:
     """Parts of images: turned by ±30°, .7 to 2 times as large, moved by a quarter, and seen through a window.
 

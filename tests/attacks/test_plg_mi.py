@@ -8,12 +8,14 @@ import torch
 from torch import nn
 
 from patchmi import losses
+from patchmi.attacks.conditional_search import CHUNK_SIZE
 from patchmi.attacks.identity import IdentityTerm
-from patchmi.attacks.plg_mi import BATCH_SIZE, CHUNK_SIZE, PlgMI, _Run, _views
+from patchmi.attacks.plg_mi import BATCH_SIZE, PlgMI, _Run
 from patchmi.attacks.pseudo_labels import best_public
 from patchmi.runs import open_run
 from patchmi.target import Queries, Target, WhiteBox
 from patchmi.types import Reconstructions, silent
+from patchmi.views import slight_views
 
 BRIEF = PlgMI(
     gan_step_count=12, step_count=30, discriminator_step_count=1, gan_learning_rate=6e-3, alpha=5.0, width=8
@@ -123,14 +125,14 @@ def test_a_latent_is_moved_by_its_own_image_alone(target, public, monkeypatch):
     """One step of Adam at .1, the sign of each gradient: as in one chunk, so in several."""
     moved = []
     for size in (1000, 7):
-        monkeypatch.setattr("patchmi.attacks.plg_mi.CHUNK_SIZE", size)
+        monkeypatch.setattr("patchmi.attacks.conditional_search.CHUNK_SIZE", size)
         torch.manual_seed(0)
         run = _Run(dataclasses.replace(SHORT, precision="float32"), WhiteBox(target), 5)
-        run.search_views = dataclasses.replace(run.search_views, transform=nn.Identity())
-        before = run.latents.detach().clone()
+        run.search.views = dataclasses.replace(run.search.views, transform=nn.Identity())
+        before = run.search.latents.detach().clone()
         run.search_step()
-        assert ((run.latents - before).abs() - 0.1).abs().max() < 0.01
-        moved.append(run.latents.detach())
+        assert ((run.search.latents - before).abs() - 0.1).abs().max() < 0.01
+        moved.append(run.search.latents.detach())
     torch.testing.assert_close(moved[0], moved[1], atol=1e-3, rtol=0)
 
 
@@ -229,7 +231,7 @@ def test_views_stay_in_range_differ_and_are_mirrored_only_if_asked(flips):
     images = 0.1 * torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)).repeat(200, 1, 1, 1)
     images[..., :5] += 0.9
     torch.manual_seed(0)
-    views = _views(16, flips=flips, draw_count=2).draw(images)
+    views = slight_views(16, flips=flips, draw_count=2).draw(images)
     assert views.shape == (400, 1, 16, 16)
     assert views.min() >= 0
     assert views.max() <= 1 + 1e-5

@@ -20,6 +20,7 @@ from patchmi.attacks import (
     DeepInversion,
     GanTraining,
     GenerativeMI,
+    Lokt,
     MirrorMI,
     PatchMI,
     PatchTransfer,
@@ -61,6 +62,15 @@ BRIEF: dict[str, AbstractAttack] = {
     "brep-mi": BrepMI(gan=SMALL_GAN, point_count=8, search_share=0.4),
     "mirror": MirrorMI(gan=SMALL_GAN),
     "cma-es": CmaMI(gan=SMALL_GAN),
+    "lokt": Lokt(
+        gan_step_count=24,
+        batch_size=32,
+        width=8,
+        gan_learning_rate=6e-3,
+        surrogates=("lenet", "mlp"),
+        surrogate_width=8,
+        fit_step_count=30,
+    ),
     "patch-transfer": PatchTransfer(
         dataclasses.replace(RECIPES["default"], public_weights=PublicWeights(crop_count=60)),
         fit_step_count=4,
@@ -68,7 +78,7 @@ BRIEF: dict[str, AbstractAttack] = {
     ),
 }
 """Attacks whose defaults prepare for long, or are for larger targets; those not named run as they are."""
-SMOOTHER = {"general": "mlp", "deep-inversion": "vgg6", "brep-mi": "mlp"}
+SMOOTHER = {"general": "mlp", "deep-inversion": "vgg6", "brep-mi": "mlp", "lokt": "mlp"}
 """Targets for attacks with a weak prior or none: from a deep one they draw what it alone reads."""
 
 

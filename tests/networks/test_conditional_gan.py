@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from patchmi.networks.conditional_gan import (
+    AuxiliaryClassifierDiscriminator,
     ConditionalBatchNorm,
     ConditionalResNetGenerator,
     ProjectionDiscriminator,
@@ -155,6 +156,27 @@ def test_features_are_sums_over_positions_of_what_is_above_zero():
     assert maps.shape[2:] == (2, 2)
     expected = sum(F.relu(maps[:, :, row, column]) for row in range(2) for column in range(2))
     torch.testing.assert_close(network.features(images), expected)
+
+
+@every_shape
+def test_the_auxiliary_classifier_judges_and_names_by_lines_of_the_same_features(side, channels, classes):
+    torch.manual_seed(0)
+    network = AuxiliaryClassifierDiscriminator(
+        class_count=classes, channel_count=channels, image_size=side, width=4
+    ).eval()
+    images = numbers(classes, channels, side, side)
+    with torch.no_grad():
+        judged, named = network(images)
+        maps = images
+        for block in network.blocks:
+            maps = block(maps)
+        features = F.relu(maps).sum(dim=(2, 3))
+        line, lines = weight_of(network.judge), weight_of(network.classify)
+    assert named.shape == (classes, classes)
+    torch.testing.assert_close(judged, (features @ line.T)[:, 0] + network.state_dict()["judge.bias"])
+    torch.testing.assert_close(named, features @ lines.T + network.state_dict()["classify.bias"])
+    for weight in (line, lines):
+        assert torch.linalg.matrix_norm(weight, 2) < 1.5, "spectral norm, before its iteration has settled"
 
 
 def test_every_weight_of_the_discriminator_stretches_by_one_at_most():

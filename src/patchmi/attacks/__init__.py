@@ -7,6 +7,7 @@ from patchmi.attacks.general import GeneralMI
 from patchmi.attacks.generative import GenerativeMI
 from patchmi.attacks.identity import IdentityTerm
 from patchmi.attacks.latent_search import CmaMI
+from patchmi.attacks.lokt import Lokt
 from patchmi.attacks.mirror import MirrorMI
 from patchmi.attacks.patch_mi import PatchMI
 from patchmi.attacks.patch_mi_recipes import RECIPES, ClassPatchScale, PatchScale, PublicWeights, Recipe
@@ -28,6 +29,7 @@ __all__ = [
     "GeneralMI",
     "GenerativeMI",
     "IdentityTerm",
+    "Lokt",
     "MirrorMI",
     "PatchMI",
     "PatchScale",

@@ -17,42 +17,28 @@ can be added to both stages.
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from kornia import augmentation
-from torch import Tensor, nn
+from torch import Tensor
 
 from patchmi import losses, machine
-from patchmi.attacks.base import OBSERVED_EVERY, SNAPSHOT_SHARES, AbstractAttack, descend, snapshot_count
+from patchmi.attacks.base import AbstractAttack, descend
+from patchmi.attacks.conditional_search import ConditionalSearch
 from patchmi.attacks.identity import IdentityTerm, TargetsWord
 from patchmi.attacks.pseudo_labels import best_public
 from patchmi.networks import ConditionalResNetGenerator, ProjectionDiscriminator
 from patchmi.runs import Cache, Checkpoint
 from patchmi.target import WhiteBox
-from patchmi.types import (
-    Bytes,
-    Images,
-    Labels,
-    Latents,
-    Observer,
-    Progress,
-    Reconstructions,
-    Snapshot,
-    unobserved,
-)
-from patchmi.views import Views
+from patchmi.types import Images, Observer, Progress, Reconstructions
+from patchmi.views import slight_views
 
 GAN_STEPS = 30_000
 SEARCH_STEPS = 600
 BATCH_SIZE = 64
-SEARCH_VIEWS = 2
-CHUNK_SIZE = 1_000
-"""Images that are searched in one pass through generator and target."""
 
 
 @dataclass(frozen=True)
@@ -149,20 +135,20 @@ class PlgMI(AbstractAttack):
             run.prepare(public, progress)
         who = f"PLG-MI, seed {seed}{'' if self.uses_target else ', without the target'}"
         stages = (
-            (partial(run.train_step, public), range(run.step, self.gan_step_count), "conditional GAN"),
-            (run.search_step, range(max(run.step, self.gan_step_count), run.last_step), "latents"),
+            (partial(run.train_step, public), self.gan_step_count, "conditional GAN"),
+            (run.search_step, run.search.step_count, "latents"),
         )
         with checkpoint.guard():
-            for take_step, steps, what in stages:
-                for _ in progress(steps, f"{who}: {what}"):
-                    run.take(take_step, observe)
+            for take_step, end, what in stages:
+                for _ in progress(range(run.search.step, end), f"{who}: {what}"):
+                    run.search.take(take_step, observe)
                     checkpoint.save_if_due(lambda: {"run": run.state(), "random": machine.random_state()})
         notes = ()
         if self.uses_target and self.top_n > len(public):
             notes = (
                 f"There are {len(public)} public images, fewer than top_n: every class has all of them.",
             )
-        return run.answer(seed, notes)
+        return run.search.answer(seed, notes)
 
 
 class _Run:
@@ -183,23 +169,15 @@ class _Run:
         self.generator_optimiser = adam(self.generator.parameters())
         self.discriminator_optimiser = adam(self.discriminator.parameters())
         self.word = TargetsWord(attack.identity, door) if attack.uses_target else None
-        self.gan_views = _views(image_size, flips=attack.flips, draw_count=1)
-        self.search_views = _views(image_size, flips=attack.flips, draw_count=SEARCH_VIEWS)
-        self.labels = torch.arange(door.class_count).repeat_interleave(count_per_class)
-        # Drawn on the CPU: the same on every machine.
-        latents = torch.randn(len(self.labels), self.generator.latent_size)
-        self.latents = nn.Parameter(latents.to(machine.device()))
-        self.latent_optimiser = torch.optim.Adam([self.latents], lr=0.1)
-        places = torch.arange(len(self.labels)) % count_per_class
-        self.shown = (places < snapshot_count(door.class_count)).nonzero()[:, 0]
+        self.views = slight_views(image_size, flips=attack.flips, draw_count=1)
+        self.search = ConditionalSearch(
+            self.generator,
+            class_count=door.class_count,
+            count_per_class=count_per_class,
+            stages=(attack.gan_step_count, attack.search_step_count),
+            flips=attack.flips,
+        )
         self.chosen: Int[Tensor, "classes best"] | None = None
-        self.last_step = attack.gan_step_count + attack.search_step_count
-        stages = ((0, attack.gan_step_count), (attack.gan_step_count, attack.search_step_count))
-        self.snapshot_steps = {
-            first + round(share * n) for first, n in stages for share in SNAPSHOT_SHARES[:-1]
-        }
-        self.snapshots: list[dict[str, Any]] = []
-        self.step, self.seconds = 0, 0.0
 
     def prepare(self, public: Images, progress: Progress) -> None:
         """Choose each class's public images, and let the students learn."""
@@ -209,19 +187,7 @@ class _Run:
             self.chosen = best_public(self.door, public, n=self.attack.top_n, progress=progress)
             with machine.mixed_precision(self.attack.precision):
                 self.word.prepare(public, progress)
-        self.seconds += time.perf_counter() - began
-
-    def take(self, take_step: Callable[[], dict[str, losses.Scalar]], observe: Observer) -> None:
-        """One step of either stage, with its snapshot, its time and its observer."""
-        began, step = time.perf_counter(), self.step
-        if step in self.snapshot_steps:
-            self.keep_snapshot()
-        terms = take_step()
-        self.step += 1
-        self.seconds += time.perf_counter() - began
-        # Reading a loss waits for the device that computes it.
-        if observe is not unobserved and step % OBSERVED_EVERY == 0:
-            observe(step, {name: term.item() for name, term in terms.items()} | {"seconds": self.seconds})
+        self.search.seconds += time.perf_counter() - began
 
     def train_step(self, public: Images) -> dict[str, losses.Scalar]:
         """First stage: one step of the generator, then some of the discriminator."""
@@ -234,19 +200,19 @@ class _Run:
 
     def _train_generator(self) -> dict[str, losses.Scalar]:
         self.discriminator.requires_grad_(False)
-        latents, labels = self._draw_latents()
+        latents, labels = self.search.draw_batch(BATCH_SIZE)
         fake = self.generator(latents, labels)
         terms = {"prior": losses.critic_prior_loss(self.discriminator(fake, labels))}
         loss = terms["prior"]
         if self.word and self.attack.alpha > 0:
-            terms["attack"] = self.word.loss(self.gan_views.draw((fake + 1) / 2), labels)
+            terms["attack"] = self.word.loss(self.views.draw((fake + 1) / 2), labels)
             loss = loss + self.attack.alpha * terms["attack"]
         descend(self.generator_optimiser, loss)
         self.discriminator.requires_grad_(True)
         return terms
 
     def _train_discriminator(self, public: Images) -> losses.Scalar:
-        latents, fake_labels = self._draw_latents()
+        latents, fake_labels = self.search.draw_batch(BATCH_SIZE)
         with torch.no_grad():
             fake = self.generator(latents, fake_labels)
         real, real_labels = self._draw_public(public)
@@ -258,30 +224,7 @@ class _Run:
     def search_step(self) -> dict[str, losses.Scalar]:
         """Second stage: one step of Adam on every latent."""
         assert self.word is not None, "without the target there is no search"
-        self.generator.eval().requires_grad_(False)
-        self.latent_optimiser.zero_grad()
-        total = torch.zeros((), device=self.latents.device)
-        with machine.mixed_precision(self.attack.precision):
-            for latents, labels in self._chunks(CHUNK_SIZE):
-                fake = self.generator(latents, labels)
-                views = self.search_views.draw((fake + 1) / 2)
-                # A sum over images: the gradient of a latent does not depend on how many others there are.
-                loss = self.word.loss(views, labels.repeat(SEARCH_VIEWS)) * len(labels)
-                loss.backward()
-                total += loss.detach()
-        self.latent_optimiser.step()
-        return {"attack": total / len(self.labels)}
-
-    def _chunks(self, size: int) -> list[tuple[Latents, Labels]]:
-        """Latents and labels of all images, so many at a time."""
-        labels = self.labels.to(machine.device())
-        return list(zip(self.latents.split(size), labels.split(size), strict=True))
-
-    def _draw_latents(self) -> tuple[Latents, Labels]:
-        """Latents and random classes of a batch."""
-        latents = torch.randn(BATCH_SIZE, self.generator.latent_size)
-        labels = torch.randint(self.door.class_count, (BATCH_SIZE,))
-        return latents.to(machine.device()), labels.to(machine.device())
+        return self.search.advance(self.word.loss, precision=self.attack.precision)
 
     def _draw_public(
         self, public: Images
@@ -294,82 +237,31 @@ class _Run:
             index = self.chosen[labels, torch.randint(self.chosen.shape[1], (BATCH_SIZE,))]
         return public[index.to(public.device)] * 2 - 1, labels.to(machine.device())
 
-    @torch.no_grad()
-    def _sample(self, latents: Latents, labels: Labels) -> Bytes:
-        """What the generator draws, 8 bits a pixel."""
-        self.generator.eval()
-        pairs = zip(latents.split(256), labels.to(machine.device()).split(256), strict=True)
-        images = torch.cat([self.generator(*pair) for pair in pairs])
-        return ((images + 1) * 127.5).round().clamp(0, 255).byte().cpu()
-
-    def keep_snapshot(self) -> None:
-        """Keep what would be answered now for the first images of each class."""
-        labels = self.labels[self.shown]
-        images = self._sample(self.latents[self.shown.to(self.latents.device)], labels)
-        self.snapshots.append({"step": self.step, "seconds": self.seconds, "images": images})
-
-    def answer(self, seed: int, notes: tuple[str, ...]) -> Reconstructions:
-        """What all latents draw in the end."""
-        began = time.perf_counter()
-        images = self._sample(self.latents, self.labels)
-        seconds = self.seconds + time.perf_counter() - began
-        last = {"step": self.step, "seconds": seconds, "images": images[self.shown]}
-        labels = self.labels[self.shown]
-        snapshots = tuple(
-            Snapshot(one["step"], one["seconds"], one["images"].float() / 255, labels)
-            for one in [*self.snapshots, last]
-        )
-        seeds = torch.full_like(self.labels, seed)
-        return Reconstructions(images.float() / 255, self.labels, seeds, snapshots, notes)
-
     def state(self) -> dict[str, Any]:
         """All that the next step depends on, but the random state."""
         return {
-            **{name: part.state_dict() for name, part in self._parts(self.step).items()},
-            "latents": self.latents.detach(),
+            **{name: part.state_dict() for name, part in self._parts(self.search.step).items()},
+            "search": self.search.state(),
             "word": self.word.state() if self.word else None,
             "chosen": self.chosen,
-            "snapshots": self.snapshots,
-            "step": self.step,
-            "seconds": self.seconds,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a state that `state` gave."""
-        for name, part in self._parts(state["step"]).items():
+        self.search.restore(state["search"])
+        for name, part in self._parts(self.search.step).items():
             part.load_state_dict(state[name])
-        with torch.no_grad():
-            self.latents.copy_(state["latents"])
         if self.word:
             self.word.restore(state["word"])
-        self.chosen, self.snapshots = state["chosen"], state["snapshots"]
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.chosen = state["chosen"]
 
     def _parts(self, step: int) -> dict[str, Any]:
         """What has a state of its own in the stage of this step."""
         if step >= self.attack.gan_step_count:
-            return {"generator": self.generator, "latent_optimiser": self.latent_optimiser}
+            return {"generator": self.generator}
         return {
             "generator": self.generator,
             "discriminator": self.discriminator,
             "generator_optimiser": self.generator_optimiser,
             "discriminator_optimiser": self.discriminator_optimiser,
         }
-
-
-def _views(image_size: int, *, flips: bool, draw_count: int) -> Views:
-    """The published transformations: re-cropped from .8 of the area, brightness, contrast, turned by ±5°.
-
-    Args:
-        image_size: Side of the images in pixels.
-        flips: Whether half of the copies are mirrored.
-        draw_count: Transformed copies of each image.
-    """
-    mirror = (augmentation.RandomHorizontalFlip(p=0.5),) if flips else ()
-    transform = nn.Sequential(
-        augmentation.RandomResizedCrop((image_size, image_size), scale=(0.8, 1.0), ratio=(1.0, 1.0)),
-        augmentation.ColorJitter(brightness=0.2, contrast=0.2, p=0.5),
-        *mirror,
-        augmentation.RandomRotation(5.0, p=0.5),
-    )
-    return Views(transform, draw_count=draw_count, keeps_original=False)

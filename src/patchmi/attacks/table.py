@@ -9,6 +9,7 @@ from patchmi.attacks.deep_inversion import DeepInversion
 from patchmi.attacks.general import GeneralMI
 from patchmi.attacks.generative import GenerativeMI
 from patchmi.attacks.latent_search import CmaMI
+from patchmi.attacks.lokt import Lokt
 from patchmi.attacks.mirror import MirrorMI
 from patchmi.attacks.patch_mi import PatchMI
 from patchmi.attacks.patch_transfer import PatchTransfer
@@ -25,6 +26,7 @@ ATTACKS: dict[str, type[AbstractAttack]] = {
     "deep-inversion": DeepInversion,
     "patch-transfer": PatchTransfer,
     "brep-mi": BrepMI,
+    "lokt": Lokt,
     "mirror": MirrorMI,
     "cma-es": CmaMI,
 }

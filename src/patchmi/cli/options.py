@@ -15,6 +15,7 @@ AttackName = Literal[
     "deep-inversion",
     "patch-transfer",
     "brep-mi",
+    "lokt",
     "mirror",
     "cma-es",
 ]

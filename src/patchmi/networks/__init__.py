@@ -1,13 +1,18 @@
 """Networks: `nn.Module`s only, nothing is trained here."""
 
 from patchmi.networks.classifiers import ARCHITECTURES, Classifier
-from patchmi.networks.conditional_gan import ConditionalResNetGenerator, ProjectionDiscriminator
+from patchmi.networks.conditional_gan import (
+    AuxiliaryClassifierDiscriminator,
+    ConditionalResNetGenerator,
+    ProjectionDiscriminator,
+)
 from patchmi.networks.gan import DcganDiscriminator, DcganGenerator, WganCritic, WganGenerator
 from patchmi.networks.generator import CodeGenerator, ConditionalGenerator
 from patchmi.networks.patch_discriminator import ClassPatchDiscriminator, CodeClassifier, PatchDiscriminator
 
 __all__ = [
     "ARCHITECTURES",
+    "AuxiliaryClassifierDiscriminator",
     "ClassPatchDiscriminator",
     "Classifier",
     "CodeClassifier",

@@ -1,14 +1,17 @@
-"""A class-conditional GAN: residual blocks, class-conditional batch norm, a projection discriminator.
+"""A class-conditional GAN: residual blocks, class-conditional batch norm, and two ways to judge a class.
 
 T. Miyato, M. Koyama, "cGANs with Projection Discriminator", ICLR 2018, with the spectral norm of T. Miyato et
 al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018: the pair that PLG-MI trains
-(X. Yuan et al., AAAI 2023).
+(X. Yuan et al., AAAI 2023). LOKT (N.-B. Nguyen et al., NeurIPS 2023) trains the same generator against a
+discriminator that names classes.
 
 Differs from the paper: as many blocks as the side of the images asks for; nearest-neighbour doubling instead
 of bilinear.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -19,7 +22,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from patchmi.networks.generator import Doubling, DoublingConvolution
-from patchmi.types import Images, Labels, Latents
+from patchmi.types import Images, Labels, Latents, Logits
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -150,33 +153,77 @@ class ProjectionDiscriminator(nn.Module):
 
     def __init__(self, *, class_count: int, channel_count: int, image_size: int, width: int = 32) -> None:
         super().__init__()
-        channels = [channel_count] + [
-            width * min(16, 2**level) for level in range(_doublings(image_size) + 1)
-        ]
-        self.blocks = nn.ModuleList(
-            ShrinkingBlock(before, after, is_first=number == 0)
-            for number, (before, after) in enumerate(pairwise(channels))
-        )
+        channels = _shrinking_channels(channel_count, image_size=image_size, width=width)
+        self.blocks = _shrinking_blocks(channels)
         self.judge = _normalised(nn.Linear(channels[-1], 1))
         self.class_directions = _normalised(nn.Embedding(class_count, channels[-1]))
 
     def features(self, images: Images) -> Float[Tensor, "n features"]:
         """f(x), summed over positions, for images in [-1, 1]."""
-        maps = images
-        for block in self.blocks:
-            maps = block(maps)
-        return F.relu(maps).sum(dim=(2, 3))
+        return _summed_features(self.blocks, images)
 
     def forward(self, images: Images, labels: Labels) -> Float[Tensor, " n"]:
-        # Weights once a call, in float32: in bfloat16 the power iteration would not settle.
-        with parametrize.cached():
-            with torch.autocast(images.device.type, enabled=False):
-                for layer in self.modules():
-                    if parametrize.is_parametrized(layer):
-                        _ = layer.weight
+        with _weights_once(self, images.device):
             features = self.features(images)
             of_class = (self.class_directions(labels) * features).sum(dim=1)
             return self.judge(features)[:, 0].float() + of_class.float()
+
+
+class AuxiliaryClassifierDiscriminator(nn.Module):
+    """Judges images, and names their class: w·f(x) + b, large for public images, and a line for each class.
+
+    A. Odena, C. Olah, J. Shlens, "Conditional Image Synthesis with Auxiliary Classifier GANs", ICML 2017.
+
+    Args:
+        class_count: Number of classes.
+        channel_count: 1 grey, 3 colour.
+        image_size: Side of the images in pixels, at least 4.
+        width: Channels of the first block; each after it has twice as many, up to 16 × width.
+    """
+
+    def __init__(self, *, class_count: int, channel_count: int, image_size: int, width: int = 32) -> None:
+        super().__init__()
+        channels = _shrinking_channels(channel_count, image_size=image_size, width=width)
+        self.blocks = _shrinking_blocks(channels)
+        self.judge = _normalised(nn.Linear(channels[-1], 1))
+        self.classify = _normalised(nn.Linear(channels[-1], class_count))
+
+    def forward(self, images: Images) -> tuple[Float[Tensor, " n"], Logits]:
+        with _weights_once(self, images.device):
+            features = _summed_features(self.blocks, images)
+            return self.judge(features)[:, 0].float(), self.classify(features).float()
+
+
+def _shrinking_channels(channel_count: int, *, image_size: int, width: int) -> list[int]:
+    """Channels of an image, and after each block of a discriminator."""
+    return [channel_count] + [width * min(16, 2**level) for level in range(_doublings(image_size) + 1)]
+
+
+def _shrinking_blocks(channels: list[int]) -> nn.ModuleList:
+    """The blocks of a discriminator."""
+    return nn.ModuleList(
+        ShrinkingBlock(before, after, is_first=number == 0)
+        for number, (before, after) in enumerate(pairwise(channels))
+    )
+
+
+def _summed_features(blocks: nn.ModuleList, images: Images) -> Float[Tensor, "n features"]:
+    """f(x): what is above zero after the last block, summed over positions."""
+    maps = images
+    for block in blocks:
+        maps = block(maps)
+    return F.relu(maps).sum(dim=(2, 3))
+
+
+@contextmanager
+def _weights_once(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """Norm weights once a call, in float32: in bfloat16 the power iteration would not settle."""
+    with parametrize.cached():
+        with torch.autocast(device.type, enabled=False):
+            for layer in network.modules():
+                if parametrize.is_parametrized(layer):
+                    _ = layer.weight
+        yield
 
 
 def _doublings(image_size: int) -> int:
