@@ -36,6 +36,7 @@ COMMANDS = {
     "suite report": SuiteReport,
 }
 READABLE = ["--target", "model.safetensors", "--architecture", "patchmi:mlp", "--image-shape", "1", "8", "8"]
+AT_AN_ADDRESS = ["--target", "http://127.0.0.1:9/infer", "--image-shape", "1", "8", "8"]
 SCORED = ["pictures"]
 DRAWN = ["strokes", "--out", "drawn"]
 SUITE = ["suite.toml", "--out", "suite", "--data", "."]
@@ -59,6 +60,7 @@ BAD = {
         "decimals": ["--decimals", "2"],
         "noise": ["--access", "score", "--noise", "-1"],
         "temperature": ["--access", "label", "--temperature", "0"],
+        "rate": ["--access", "label", "--rate", "0"],
     },
     "audit": {
         "config": ["--config", "none.toml"],
@@ -92,6 +94,10 @@ BAD = {
         "decimals": [*READABLE, "--decimals", "2"],
         "noise": [*READABLE, "--access", "score", "--noise", "-1"],
         "temperature": [*READABLE, "--access", "label", "--temperature", "0"],
+        "rate": [*READABLE, "--rate", "10"],
+        "class_count": [*READABLE, "--class-count", "3"],
+        "input_name": [*READABLE, "--input-name", "pixels"],
+        "images_per_request": [*AT_AN_ADDRESS, "--access", "label", "--images-per-request", "0"],
         "release_context": [*READABLE, "--release-context", "secret"],
         "track": [*READABLE, "--track", "wandb"],
     },
@@ -120,6 +126,10 @@ BAD = {
         "decimals": [*READABLE, "--decimals", "2"],
         "noise": [*READABLE, "--access", "score", "--noise", "-1"],
         "temperature": [*READABLE, "--access", "label", "--temperature", "0"],
+        "rate": [*AT_AN_ADDRESS, "--access", "label", "--rate", "-1"],
+        "class_count": [*AT_AN_ADDRESS, "--access", "label", "--class-count", "0"],
+        "input_name": [*READABLE, "--input-name", "pixels"],
+        "images_per_request": [*READABLE, "--images-per-request", "8"],
         "track": [*READABLE, "--track", "wandb"],
     },
     "score": {
@@ -144,6 +154,10 @@ BAD = {
         "class_names": [*SCORED, *READABLE[:4], "--class-names", "one", "too", "many"],
         "mean": [*SCORED, *READABLE[:4], "--mean", "0.5"],
         "std": [*SCORED, *READABLE[:4], "--std", "0.5"],
+        "rate": [*SCORED, *READABLE[:4], "--rate", "3"],
+        "class_count": [*SCORED, *READABLE[:4], "--class-count", "5"],
+        "input_name": [*SCORED, *READABLE[:4], "--input-name", "pixels"],
+        "images_per_request": [*SCORED, *AT_AN_ADDRESS, "--images-per-request", "0"],
         "release_context": [*SCORED, "--release-context", "secret"],
     },
     "train": {

@@ -6,7 +6,7 @@ from torch import nn
 
 from patchmi.audit import Private, controls
 from patchmi.audit.scores import Arm
-from patchmi.target import Target
+from patchmi.target import Target, answers
 
 
 class Brightness(nn.Module):
@@ -48,7 +48,7 @@ def test_noise_is_uniform_for_every_class_and_the_same_at_every_audit():
 
 
 def test_of_the_public_images_each_class_gets_those_that_the_target_is_surest_of(target):
-    arm = controls.public_selected_arm(target, steps_of_grey(1001))
+    arm = controls.public_selected_arm(answers(target, steps_of_grey(1001)), steps_of_grey(1001))
     assert arm.labels.tolist() == [label for label in range(3) for _ in range(controls.CONTROL_COUNT)]
     dark, bright, grey = levels(arm.images).split(controls.CONTROL_COUNT)
     assert torch.allclose(dark, torch.arange(100) / 1000, atol=1e-6)
@@ -59,7 +59,7 @@ def test_of_the_public_images_each_class_gets_those_that_the_target_is_surest_of
 
 
 def test_fewer_public_images_than_a_control_holds_are_all_given_to_every_class(target):
-    arm = controls.public_selected_arm(target, steps_of_grey(7))
+    arm = controls.public_selected_arm(answers(target, steps_of_grey(7)), steps_of_grey(7))
     assert arm.labels.bincount().tolist() == [7, 7, 7]
     for chosen in levels(arm.images).split(7):
         assert sorted(chosen.tolist()) == pytest.approx([step / 6 for step in range(7)])

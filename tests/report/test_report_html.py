@@ -240,9 +240,50 @@ def test_the_best_control_is_the_highest_below_the_ceiling(result):
 def test_a_black_box_s_page_says_what_was_sent_and_for_what(result):
     validate_result(of_a_black_box(result))
     read = Page(render_report(result))
-    sent = "Sent to the model: 8,400 images of at most 9,000, 840 a class: 5,400 for public images, 3,000 for"
-    assert sent in " ".join(read.text.split())
-    assert "At one image a second: 2 h 20 min" in " ".join(read.text.split())
+    for said in (
+        "Sent to the model: 8,400 images, 840 a class. At one image a second: 2 h 20 min.",
+        "8,400 images of at most 9,000 in 3 runs: 5,400 for public images, 3,000 for votes",
+        "840 images on average, 280 a run.",
+        "No rate was declared",
+    ):
+        assert said in read.text
+    # Of each class, how often it was the answer.
+    answered = {path: text for path, text in read.measures if path.startswith("/attack/black_box/answered/")}
+    assert answered == {f"/attack/black_box/answered/{label}": "840" for label in range(10)}
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [
+        (10.0, "At 10 images a second: 14 min 00 s. A single run: 4 min 40 s."),
+        (0.5, "At 0.5 images a second: 4 h 40 min. A single run: 1 h 33 min."),
+        (1.0, "At one image a second: 2 h 20 min. A single run: 46 min 40 s."),
+    ],
+)
+def test_at_a_declared_rate_the_page_says_how_long_the_questions_take(result, rate, said):
+    of_a_black_box(result)["attack"]["black_box"] |= {
+        "images_per_second": rate,
+        "seconds_at_rate": 8400 / rate,
+    }
+    read = Page(render_report(result))
+    assert said in read.text
+    assert "No rate was declared" not in read.text
+
+
+def test_what_the_audit_itself_sent_to_an_address_stands_apart(result):
+    of_a_black_box(result)["target"] |= {"address": "https://host/v2/models/digits/infer", "sha256": None}
+    stages = {"the public images, as a control": 15_000, "the reconstructions": 6000}
+    result["audit_questions"] = {"asked": 21_000, "repeated": 3, "stages": stages}
+    html = render_report(result)
+    read = Page(html)
+    assert "21,000 images: 15,000 for the public images, as a control, 6,000 for the rec" in read.text
+    assert "asked at https://host/v2/models/digits/infer;" in read.text
+    assert "batch-norm" not in part_of(html, r'<section id="threat">(.*?)</section>')
+
+
+def test_a_white_box_s_page_has_no_questions(page):
+    assert 'id="questions"' not in page
+    assert "Answered" not in page
 
 
 def test_scores_controls_and_history_that_are_missing_are_said_to_be(result):

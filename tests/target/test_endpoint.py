@@ -1,27 +1,23 @@
 """A deployed model, asked over a real socket."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.inference_server import Server, output, serving
 
 from patchmi.target import Endpoint, EndpointFailed, EndpointOracle, LabelAccess
 from patchmi.target.endpoint import TOKEN
 
 SHAPE = (1, 4, 4)
 NAMES = ("dark", "grey", "light")
-Faults = list[tuple[int, dict[str, str], bytes]]
 
 
 def light(images: np.ndarray) -> np.ndarray:
@@ -31,71 +27,10 @@ def light(images: np.ndarray) -> np.ndarray:
     return scores / scores.sum(axis=1, keepdims=True)
 
 
-class Server(ThreadingHTTPServer):
-    """An inference server of the Open Inference Protocol, which keeps its own account.
-
-    `faults` are answered first, in order; `shown` makes the outputs of the scores.
-    """
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}/v2/models/light/infer"
-        self.faults: Faults = []
-        self.shown: Callable[[np.ndarray], list[dict]] = lambda scores: [
-            {
-                "name": "scores",
-                "shape": list(scores.shape),
-                "datatype": "FP32",
-                "data": scores.flatten().tolist(),
-            }
-        ]
-        self.asked: Counter[bytes] = Counter()
-        self.batches: list[int] = []
-        self.times: list[float] = []
-        self.headers: list[dict[str, str]] = []
-        self.seconds = 0.0
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.times.append(time.monotonic())
-        self.server.headers.append(dict(self.headers))
-        if self.server.faults:
-            self.respond(*self.server.faults.pop(0))
-            return
-        time.sleep(self.server.seconds)
-        (given,) = body["inputs"]
-        assert (given["name"], given["datatype"]) == ("images", "UINT8")
-        images = np.array(given["data"], dtype=np.uint8).reshape(given["shape"])
-        self.server.batches.append(len(images))
-        self.server.asked.update(image.tobytes() for image in images)
-        answer = {"model_name": "light", "outputs": self.server.shown(light(images))}
-        self.respond(200, {}, json.dumps(answer).encode())
-
-    def respond(self, status: int, headers: dict[str, str], data: bytes) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(data))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        del format, args
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
+    with serving(light) as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 def make_oracle(server: Server, **options) -> EndpointOracle:
@@ -107,10 +42,6 @@ def pictures(count: int, *, seed: int = 0) -> torch.Tensor:
     return torch.randint(
         256, (count, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
     )
-
-
-def output(datatype: str, values: np.ndarray) -> list[dict]:
-    return [{"name": "out", "datatype": datatype, "shape": list(values.shape), "data": values.tolist()}]
 
 
 def test_its_answers_arrive_whole_and_in_order_whatever_the_batches(server):
@@ -159,7 +90,11 @@ def test_a_server_that_says_when_to_come_back_is_obeyed(server):
 @pytest.mark.parametrize(
     ("faults", "attempts", "message"),
     [
-        ([(503, {}, b"busy\nvery")] * 3, 3, r"answered 503 \(busy very\); check address, token and limits"),
+        (
+            [(503, {}, b"busy\nvery")] * 3,
+            3,
+            r"answered 503 \(busy very\); check address, token, limits and",
+        ),
         ([(401, {}, b"who are you?")], 3, r"answered 401 \(who are you\?\)"),
         ([(404, {}, b"")], 3, "answered 404"),
         ([(302, {"Location": "http://127.0.0.1:9/"}, b"")], 1, r"(answered 302|no answer)"),
@@ -215,9 +150,10 @@ def test_nobody_at_the_address_is_said_in_one_line(server):
 
 
 def test_a_declared_rate_is_kept(server):
-    make_oracle(server, batch_size=2, requests_per_second=20.0)(pictures(12))
-    assert np.diff(server.times).min() >= 0.045
-    assert server.times[-1] - server.times[0] < 1
+    make_oracle(server, batch_size=2, images_per_second=20.0)(pictures(12))
+    # Two images a request: one request in a tenth of a second.
+    assert np.diff(server.times).min() >= 0.095
+    assert server.times[-1] - server.times[0] < 2
 
 
 def test_a_token_is_sent_from_the_environment_and_only_then(server, monkeypatch):
@@ -228,7 +164,31 @@ def test_a_token_is_sent_from_the_environment_and_only_then(server, monkeypatch)
     assert [headers.get("Authorization") for headers in server.headers] == [None, "Bearer secret"]
 
 
-@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"attempts": 0}, {"requests_per_second": 0.0}])
+def test_a_server_that_repeats_the_token_does_not_bring_it_into_the_message(server, monkeypatch):
+    monkeypatch.setenv(TOKEN, " secret\n")
+    server.faults = [(401, {}, b"Bearer secret is unknown")]
+    with pytest.raises(EndpointFailed, match=r"answered 401 \(Bearer TOKEN is unknown\)"):
+        make_oracle(server)(pictures(1))
+    assert server.headers[0]["Authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize("token", ["sec\nret", "sécret"])
+def test_a_token_that_no_header_carries_is_refused_without_being_shown(server, monkeypatch, token):
+    monkeypatch.setenv(TOKEN, token)
+    with pytest.raises(EndpointFailed, match="give one line of ASCII") as caught:
+        make_oracle(server)(pictures(1))
+    assert "ret" not in str(caught.value)
+    assert server.times == []
+
+
+def test_an_address_where_nobody_was_met_is_not_tried_again_and_again():
+    began = time.monotonic()
+    with pytest.raises(EndpointFailed, match="no answer"):
+        EndpointOracle(Endpoint("http://127.0.0.1:9/v2", 3))(pictures(1))
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"attempts": 0}, {"images_per_second": 0.0}])
 def test_settings_that_there_cannot_be_are_refused(wrong):
     with pytest.raises(ValueError, match="give"):
         Endpoint("http://127.0.0.1:9", 3, **wrong)

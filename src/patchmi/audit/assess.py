@@ -8,6 +8,7 @@ from typing import Any
 from patchmi import verdict
 from patchmi.audit import controls, document
 from patchmi.audit.plan import Judge, Private, check_votes
+from patchmi.audit.questions import HELD_OUT, RECONSTRUCTED, Questions
 from patchmi.audit.scores import (
     SCORES,
     Arm,
@@ -25,7 +26,6 @@ from patchmi.audit.scores import (
     unselected_scores,
 )
 from patchmi.metrics import Estimate, cluster_interval, judge_agreement, lowest_agreement, top_k_hits
-from patchmi.target import Target, answers
 from patchmi.types import Progress
 
 CONTROLS = ("random", "untrained_attack", "public_selected", "held_out", "permuted_labels")
@@ -51,7 +51,7 @@ def assess(
     *,
     judges: list[Judge],
     private: Private | None,
-    target: Target | None,
+    questions: Questions | None,
     class_names: tuple[str, ...],
     rule: verdict.Rule,
     neighbours: int,
@@ -63,7 +63,7 @@ def assess(
         arms: `attack`, the controls that were run, and `unselected` where the attack chose its pictures.
         judges: None or more; none gives target-only numbers.
         private: Real images; None leaves out what compares with them.
-        target: For its own opinion; None leaves that out.
+        questions: To the target, for its own opinion; None leaves that out.
         class_names: One a class.
         rule: Thresholds of the verdict.
         neighbours: k of precision, recall, density and coverage.
@@ -80,7 +80,9 @@ def assess(
     if private is not None and extractor is not None and attacked is not None:
         fidelity = measure_fidelity(attacked, private, extractor, neighbours=neighbours)
     students = None if private is None else measure_students(arms["attack"], private, progress=progress)
-    target_rates = None if target is None else _target_rates(target, arms["attack"])
+    target_rates = (
+        None if questions is None else _target_rates(questions, arms["attack"], stage=RECONSTRUCTED)
+    )
     evidence = gather_rates(judged) if judged else None
     scores = attack_scores(attacked, target_rates, fidelity, students)
     exposed = None if evidence is None else verdict.exposed_classes(evidence, margin=rule.margin).tolist()
@@ -114,7 +116,7 @@ def assess(
         "neighbours_ratio": None if ratio is None else asdict(ratio),
         "notes": _why_missing(scores, judged),
     }
-    return Assessment(judged, evidence, _accuracy(target, private), numbers)
+    return Assessment(judged, evidence, _accuracy(questions, private), numbers)
 
 
 def judge_arms(
@@ -158,15 +160,17 @@ def _agreement(attacked: JudgedArm) -> list[list[float | None]]:
     return [[value if math.isfinite(value) else None for value in row] for row in kappa]
 
 
-def _target_rates(target: Target, arm: Arm) -> Rates:
+def _target_rates(questions: Questions, arm: Arm, *, stage: str) -> Rates:
     """Share of an arm's images that the target takes for their class."""
-    return arm.rates(top_k_hits(answers(target, arm.images), arm.labels), target.class_count)
+    logits = questions.answers(arm.images, stage=stage)
+    return arm.rates(top_k_hits(logits, arm.labels), logits.shape[1])
 
 
-def _accuracy(target: Target | None, private: Private | None) -> Estimate | None:
-    if target is None or private is None:
+def _accuracy(questions: Questions | None, private: Private | None) -> Estimate | None:
+    """The target's on held-out images; None where there are none, or where it must not see them."""
+    if questions is None or private is None or not questions.target.sees_private:
         return None
-    return cluster_interval(_target_rates(target, controls.held_out_arm(private)))
+    return cluster_interval(_target_rates(questions, controls.held_out_arm(private), stage=HELD_OUT))
 
 
 def _describe_judges(judges: list[Judge], judged: dict[str, JudgedArm]) -> list[dict[str, Any]]:

@@ -5,8 +5,7 @@ import torch
 from patchmi.audit.plan import Private
 from patchmi.audit.scores import Arm
 from patchmi.machine import seeded
-from patchmi.target import Target, answers
-from patchmi.types import Images
+from patchmi.types import Images, Logits
 
 CONTROL_COUNT = 100
 """Images of each class in a control."""
@@ -19,12 +18,16 @@ def random_arm(class_count: int, image_shape: tuple[int, ...]) -> Arm:
         return _arm(torch.rand(len(labels), *image_shape), labels)
 
 
-def public_selected_arm(target: Target, public: Images) -> Arm:
-    """For each class the public images that the target is surest of: selection without optimisation."""
+def public_selected_arm(logits: Logits, public: Images) -> Arm:
+    """For each class the public images that the target is surest of: selection without optimisation.
+
+    Args:
+        logits: What the target answers to them.
+        public: All of the attacker's images.
+    """
     count = min(CONTROL_COUNT, len(public))
-    confidence = answers(target, public).softmax(dim=1)
-    best = confidence.topk(count, dim=0).indices.T.flatten()
-    return _arm(public[best], torch.arange(target.class_count).repeat_interleave(count))
+    best = logits.softmax(dim=1).topk(count, dim=0).indices.T.flatten()
+    return _arm(public[best], torch.arange(logits.shape[1]).repeat_interleave(count))
 
 
 def permuted_arm(attacked: Arm) -> Arm:

@@ -39,13 +39,17 @@ OTHER_ATTACKS = (
 
 
 def describe_target(target: Target, digest: str, accuracy: Estimate | None) -> dict[str, Any]:
-    """The result's `target`; its accuracy is null where there are no held-out images."""
+    """The result's `target`; its accuracy is null where it saw no held-out images.
+
+    A model at an address has no digest: that of the address would look like one of its weights.
+    """
     return {
         "name": target.name,
         "architecture": target.architecture,
         "accuracy": None if accuracy is None else accuracy.value,
         "accuracy_interval": None if accuracy is None else asdict(accuracy),
-        "sha256": digest,
+        "address": target.address,
+        "sha256": digest if target.address is None else None,
         "class_count": target.class_count,
         "image_shape": list(target.image_shape),
         "batch_norm_layers": target.batch_norm_layer_count,
@@ -59,6 +63,7 @@ def describe_unknown_target(class_names: tuple[str, ...], images: Images) -> dic
         "architecture": "unknown",
         "accuracy": None,
         "accuracy_interval": None,
+        "address": None,
         "sha256": None,
         "class_count": len(class_names),
         "image_shape": list(images.shape[1:]),
@@ -98,10 +103,13 @@ def describe_attack(plan: Plan, runs: list[Attacked]) -> dict[str, Any]:
 def describe_accounts(plan: Plan, accounts: list[Account]) -> dict[str, Any]:
     """What a black box was asked over all seeds, for what, and how often each class was the answer."""
     stages = dict.fromkeys(stage for one in accounts for stage in one.stages)
+    asked, rate = sum(one.asked for one in accounts), plan.grant.images_per_second
     return {
         "budget": plan.grant.budget,
         "mode": asdict(plan.grant.mode),
-        "asked": sum(one.asked for one in accounts),
+        "images_per_second": rate,
+        "seconds_at_rate": None if rate is None else asked / rate,
+        "asked": asked,
         "repeated": sum(one.repeated for one in accounts),
         "stages": {stage: sum(one.stages.get(stage, 0) for one in accounts) for stage in stages},
         "answered": [sum(counts) for counts in zip(*(one.answered for one in accounts), strict=True)],

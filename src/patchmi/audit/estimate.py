@@ -4,14 +4,16 @@ import math
 import resource
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from patchmi.attacks import AbstractAttack
 from patchmi.audit.plan import Plan, Private
+from patchmi.audit.questions import expected_questions
 from patchmi.audit.stages import open_door
+from patchmi.machine import seeded
 from patchmi.metrics.student import STUDENT, STUDENT_TRAINING
 from patchmi.networks import ARCHITECTURES
 from patchmi.target import Target, Training, train_classifier
@@ -32,11 +34,23 @@ class Cost:
     control_seconds: float
     scores_seconds: float
     peak_memory_bytes: int
+    waiting_seconds: float | None = None
+    """For a model at an address: what the rate alone makes all questions take; None without a rate."""
+    questions: dict[str, int] = field(default_factory=dict)
+    """Images that the audit itself will send to an address at most, by what for."""
 
     @property
     def seconds(self) -> float:
         """All stages."""
-        return self.judges_seconds + self.attack_seconds + self.control_seconds + self.scores_seconds
+        return math.fsum(
+            (
+                self.judges_seconds,
+                self.attack_seconds,
+                self.control_seconds,
+                self.scores_seconds,
+                self.waiting_seconds or 0.0,
+            )
+        )
 
 
 def estimate_cost(
@@ -44,12 +58,20 @@ def estimate_cost(
 ) -> Cost:
     """Time a few steps of each stage and draw them out to the whole.
 
+    Nothing is sent to a target at an address: a network at hand that learnt nothing answers in its place.
+
     Args:
         target: The classifier under attack.
         private: Its images; None for an audit without.
         plan: How often the attack is run, and on what.
         judges: Networks of patchmi's own that are to be trained, by architecture.
     """
+    questions, waiting = {}, None
+    if target.address is not None:
+        questions = expected_questions(plan, target, private)
+        if (rate := plan.grant.images_per_second) is not None:
+            waiting = (len(plan.seeds) * plan.grant.budget + sum(questions.values())) / rate
+        target = _stand_in(target)
     own, without = (_attack_seconds(one, target, plan) for one in (plan.attack, plan.attack.without_target()))
     seed_count = len(plan.seeds)
     trained = students = 0.0
@@ -65,7 +87,22 @@ def estimate_cost(
     # A page, its figures and the looks at every arm; small beside the rest, and never nothing.
     looks = 10.0
     runs = seed_count * (2 if plan.reference is not None else 1)
-    return Cost(trained, runs * own, without, students + looks, round(1.1 * _peak_memory_bytes()))
+    return Cost(
+        trained,
+        runs * own,
+        without,
+        students + looks,
+        round(1.1 * _peak_memory_bytes()),
+        waiting,
+        questions,
+    )
+
+
+def _stand_in(target: Target) -> Target:
+    """A network at hand with the same classes and images."""
+    with seeded(0):
+        model = ARCHITECTURES["lenet"](class_count=target.class_count, channel_count=target.image_shape[0])
+    return Target(model.eval(), target.class_names, target.image_shape)
 
 
 def _attack_seconds(attack: AbstractAttack, target: Target, plan: Plan) -> float:

@@ -1,5 +1,6 @@
 """What an audit is given: the private images, the judges, and what the attack may use."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,18 +120,23 @@ class Grant:
         access: What it sees of its target.
         budget: Images that it may send to a black box, in each run.
         mode: What the black box makes of its scores.
+        images_per_second: What its owner lets through; None: not known. A model at an address is asked no
+            faster; of all others it says what the questions would take.
 
     Raises:
-        ValueError: If the budget allows nothing.
+        ValueError: If the budget, or the rate, allows nothing.
     """
 
     access: Access = "white-box"
     budget: int = 50_000
     mode: OutputMode = PLAIN
+    images_per_second: float | None = None
 
     def __post_init__(self) -> None:
         if self.budget < 1:
             raise ValueError(f"budget {self.budget}: give 1 image or more")
+        if self.images_per_second is not None and not 0 < self.images_per_second < math.inf:
+            raise ValueError(f"images_per_second {self.images_per_second}: give more than 0, or None")
 
 
 WHITE_BOX = Grant()

@@ -13,6 +13,7 @@ from patchmi.audit.assess import Assessment, assess, gather_rates, judge_arms
 from patchmi.audit.evidence import gather_evidence
 from patchmi.audit.inputs import audit_inputs, score_inputs
 from patchmi.audit.plan import NO_FINDINGS, Findings, Judge, Pictures, Plan, Private, check_votes
+from patchmi.audit.questions import PUBLIC, SNAPSHOTS, Questions
 from patchmi.audit.scores import Arm, snapshot_scores
 from patchmi.audit.stages import (
     RECONSTRUCTIONS,
@@ -26,7 +27,7 @@ from patchmi.audit.stages import (
 from patchmi.metrics import cluster_interval
 from patchmi.runs import RunFolder, atomic_write
 from patchmi.target import Target, answers
-from patchmi.types import Observer, Progress, silent, unobserved
+from patchmi.types import Images, Observer, Progress, silent, unobserved
 
 RESULT, EVIDENCE = "result.json", "evidence.safetensors"
 
@@ -50,7 +51,7 @@ def audit(
     Args:
         run: Where everything is kept.
         target: The classifier under attack.
-        target_digest: SHA-256 of its file.
+        target_digest: SHA-256 of its file, or of its address.
         private: Its training images, and held-out ones; no attack sees them. None: nothing is compared with
             them, and the verdict is INCONCLUSIVE at most.
         judges: No attack sees them. None of them: target-only numbers, INCONCLUSIVE.
@@ -70,18 +71,19 @@ def audit(
     check_votes(judges, plan.rule)
     runs = attack_target(run, target, plan, progress=progress, observe=observe)
     untrained = draw_without_target(run, target, plan, progress=progress)
+    questions = Questions(target, run, progress)
     arms = {
         "attack": _joined(runs),
         "random": controls.random_arm(target.class_count, target.image_shape),
         "untrained_attack": _joined([untrained]),
-        "public_selected": controls.public_selected_arm(target, plan.public.images),
+        "public_selected": _selected(questions, plan.public.images),
     }
     unselected = _unselected(runs)
     assessed = assess(
         arms if unselected is None else {**arms, "unselected": unselected},
         judges=judges,
         private=private,
-        target=target,
+        questions=questions,
         class_names=target.class_names,
         rule=plan.rule,
         neighbours=plan.neighbours,
@@ -109,7 +111,8 @@ def audit(
             ),
             "attack": document.describe_attack(plan, runs),
             **assessed.numbers,
-            "history": _history(runs, judges, target, plan),
+            "history": _history(runs, judges, questions, plan),
+            **questions.described(),
             "findings": document.describe_findings(findings),
             "positive_control": positive_control,
             "verdict": document.describe_verdict(decided),
@@ -132,7 +135,7 @@ def attack_only(
     Args:
         run: Where everything is kept; seeds that are there already are not run again.
         target: The classifier under attack.
-        target_digest: SHA-256 of its file.
+        target_digest: SHA-256 of its file, or of its address.
         plan: The attack and what it may use.
         progress: How to show how far each seed is.
         observe: Is told the losses of the attack, named by run.
@@ -169,7 +172,7 @@ def score(
         private: What the target was trained on, and held-out images.
         judges: None or more, as in an audit.
         target: For its own opinion and for the public images it likes best.
-        target_digest: SHA-256 of its file.
+        target_digest: SHA-256 of its file, or of its address.
         findings: What was noticed when the files were opened.
         progress: How to show how far each stage is.
 
@@ -189,13 +192,14 @@ def score(
     if pictures.untrained is not None:
         images, labels = pictures.untrained
         arms["untrained_attack"] = Arm(images, labels, torch.zeros_like(labels))
-    if target is not None and pictures.public is not None:
-        arms["public_selected"] = controls.public_selected_arm(target, pictures.public.images)
+    questions = None if target is None else Questions(target, run, progress)
+    if questions is not None and pictures.public is not None:
+        arms["public_selected"] = _selected(questions, pictures.public.images)
     assessed = assess(
         arms,
         judges=judges,
         private=private,
-        target=target,
+        questions=questions,
         class_names=pictures.class_names,
         rule=pictures.rule,
         neighbours=pictures.neighbours,
@@ -230,6 +234,7 @@ def score(
             ),
             "attack": document.describe_pictures(pictures),
             **assessed.numbers,
+            **({} if questions is None else questions.described()),
             "history": [],
             "findings": document.describe_findings(findings),
             "positive_control": None,
@@ -266,7 +271,9 @@ def _decide(
     arms = {
         **arms,
         "attack": _joined(runs),
-        "public_selected": controls.public_selected_arm(plan.reference, plan.public.images),
+        "public_selected": controls.public_selected_arm(
+            answers(plan.reference, plan.public.images), plan.public.images
+        ),
     }
     reference = gather_rates(judge_arms(arms, judges, private=private, rule=plan.rule))
     exposed = _opinion(reference, circumstances, plan.rule).word == "EXPOSED"
@@ -277,6 +284,11 @@ def _decide(
         "consensus_top1": asdict(cluster_interval(reference.attack)),
     }
     return verdict.decide(evidence, circumstances=circumstances, rule=plan.rule), described
+
+
+def _selected(questions: Questions, public: Images) -> Arm:
+    """The control of public images that the target likes best."""
+    return controls.public_selected_arm(questions.answers(public, stage=PUBLIC), public)
 
 
 def _opinion(
@@ -333,7 +345,7 @@ def _budget(plan: Plan, target: Target) -> str:
 
 
 def _history(
-    runs: list[Attacked], judges: list[Judge], target: Target, plan: Plan
+    runs: list[Attacked], judges: list[Judge], questions: Questions, plan: Plan
 ) -> list[dict[str, float | int | None]]:
     return [
         {
@@ -341,7 +353,7 @@ def _history(
             "step": snapshot.step,
             "seconds": snapshot.seconds,
             "queries": snapshot.queries,
-            **snapshot_scores(snapshot, judges, answers(target, snapshot.images)),
+            **snapshot_scores(snapshot, judges, questions.answers(snapshot.images, stage=SNAPSHOTS)),
         }
         for seed, one in zip(plan.seeds, runs, strict=True)
         for snapshot in one.reconstructions.snapshots

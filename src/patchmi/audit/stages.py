@@ -24,7 +24,7 @@ from patchmi.target import (
     Target,
     Training,
     WhiteBox,
-    oracle_of,
+    open_black_box,
     train_classifier,
 )
 from patchmi.types import (
@@ -281,14 +281,7 @@ def open_door(target: Target, plan: Plan, *, record: Journal | None = None) -> W
     if plan.grant.access == "white-box":
         return WhiteBox(target)
     door = {"score": ScoreAccess, "label": LabelAccess}[plan.grant.access]
-    return door(
-        oracle_of(target),
-        class_names=target.class_names,
-        image_shape=target.image_shape,
-        budget=plan.grant.budget,
-        mode=plan.grant.mode,
-        record=record,
-    )
+    return open_black_box(door, target, budget=plan.grant.budget, mode=plan.grant.mode, record=record)
 
 
 def _write(

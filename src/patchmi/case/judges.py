@@ -12,6 +12,7 @@ from patchmi.target import (
     TargetInvalid,
     Training,
     check_accuracy,
+    is_address,
     open_target,
     probe_target,
 )
@@ -65,6 +66,8 @@ def open_judges(
     judges, findings = [], []
     for specification in specifications:
         source, architecture = _parts(specification)
+        if is_address(source):
+            raise TargetInvalid(f"--judge {specification}: a judge sees private images; give one in a file")
         opened = open_target(
             TargetFile(source, architecture=architecture, image_shape=image_shape),
             class_count=len(class_names),

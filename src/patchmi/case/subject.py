@@ -7,7 +7,7 @@ import torch
 from patchmi.audit import Findings, Private
 from patchmi.case.images import PrivateFiles, open_private
 from patchmi.data import SourceInvalid, class_names_of, listed, shape_of
-from patchmi.target import Target, TargetFile, check_accuracy, open_target, probe_target
+from patchmi.target import Target, TargetFile, check_accuracy, is_address, open_target, probe_target
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,17 @@ def open_case(
         UnsafeInput: If a file could run code.
         TargetInvalid: If the model cannot be opened, or is so inaccurate that it must be misread.
         SourceInvalid: If the images cannot be read, or their classes are not the model's.
+        EndpointFailed: If the model's address does not answer as it should.
     """
     if private_files is None:
         opened = open_target(file)
     else:
         source = private_files.source
         origin = (file.architecture or "").partition(":")[0]
-        # Only a function of the user's must be told; other networks know, and a difference is named below.
-        is_function = origin not in ("", "timm", "patchmi")
-        class_count = len(class_names_of(source)) if is_function else None
+        # Only a function of the user's, or who asks, must be told; other networks know, and a difference is
+        # named below.
+        must_be_told = origin not in ("", "timm", "patchmi") or is_address(file.source)
+        class_count = len(class_names_of(source)) if must_be_told else None
         opened = open_target(file, class_count=class_count, image_shape=shape_of(source))
     target, probed = probe_target(opened.target)
     findings = [*opened.findings, *probed]
@@ -52,13 +54,24 @@ def open_case(
     target = replace(target, class_names=private.class_names)
     if order:
         findings.append(order)
+    findings.append(_accuracy(target, private, declared_accuracy))
+    return Case(target, opened.sha256, private, Findings(tuple(findings), noticed))
+
+
+def _accuracy(target: Target, private: Private, declared: float | None) -> str:
+    """How good the target is on held-out images, if it may see them; refused if it must be misread."""
+    if not target.sees_private:
+        unchecked = "" if declared is None else f" The declared accuracy of {declared:.3g} was not checked."
+        return (
+            f"No private image was sent to {target.address}, so that the target's accuracy is not known; "
+            f"--send-held-out measures it.{unchecked}"
+        )
     measured = check_accuracy(
-        target,
-        images=private.held_out_images,
-        labels=private.held_out_labels,
-        declared=declared_accuracy,
+        target, images=private.held_out_images, labels=private.held_out_labels, declared=declared
     )
-    return Case(target, opened.sha256, private, Findings((*findings, measured.finding), noticed))
+    if target.address is None:
+        return measured.finding
+    return f"{measured.finding} They were sent to {target.address}, at each start and once for the result."
 
 
 def _matched_images(files: PrivateFiles, target: Target) -> tuple[Private, tuple[str, ...], str | None]:

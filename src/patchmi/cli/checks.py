@@ -1,8 +1,9 @@
 """Numbers that a command refuses before it opens anything."""
 
+import math
 from typing import Any
 
-from patchmi.cli.options import AttackOptions
+from patchmi.cli.options import Attack, AttackOptions, Audit, Score
 
 
 def check_attack(options: AttackOptions) -> None:
@@ -21,12 +22,48 @@ def check_access(options: AttackOptions) -> None:
     Raises:
         ValueError: Naming the first.
     """
-    for name in ("top_k", "decimals", "noise", "temperature"):
+    check_rate(options.rate)
+    for name in ("top_k", "decimals", "noise", "temperature", "rate"):
         default = AttackOptions.__dataclass_fields__[name].default
         if getattr(options, name) != default and options.access == "white-box":
             raise ValueError(
                 f"--{name.replace('_', '-')}: is how a black box answers; add --access score, or label"
             )
+
+
+def check_rate(rate: float | None) -> None:
+    """Refuse a rate at which nothing is ever sent.
+
+    Raises:
+        ValueError: Naming the option.
+    """
+    if rate is not None and not 0 < rate < math.inf:
+        raise ValueError(f"--rate {rate:g}: give more than 0 images a second, or leave it out")
+
+
+def check_address(options: Audit | Attack | Score, *, is_address: bool) -> None:
+    """Refuse what an address cannot give, before it is asked, and options of an address where there is none.
+
+    Args:
+        options: The command.
+        is_address: Whether its target is at one.
+
+    Raises:
+        ValueError: Naming the option.
+    """
+    check_counts(options, "class_count", "images_per_request")
+    if is_address:
+        if isinstance(options, AttackOptions) and options.access == "white-box":
+            raise ValueError(
+                f"--target {options.target}: an address only answers; add --access score, or label"
+            )
+        return
+    for name in ("input_name", "images_per_request", "send_held_out"):
+        default = Score.__dataclass_fields__[name].default
+        if getattr(options, name, default) != default:
+            raise ValueError(f"--{name.replace('_', '-')}: belongs to a --target at an address, https://…")
+    if isinstance(options, Score) and options.rate is not None:
+        raise ValueError("--rate: belongs to a --target at an address, https://…")
 
 
 def check_counts(options: Any, *names: str, least: int = 1) -> None:

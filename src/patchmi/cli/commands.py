@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchmi.cli import suites
-from patchmi.cli.checks import check_access, check_attack, check_counts, check_shares
+from patchmi.cli.checks import (
+    check_access,
+    check_address,
+    check_attack,
+    check_counts,
+    check_rate,
+    check_shares,
+)
 from patchmi.cli.config import write_options
 from patchmi.cli.images import draw, inspect
 from patchmi.cli.options import (
@@ -20,7 +27,6 @@ from patchmi.cli.options import (
     Inspect,
     JudgeOptions,
     Make,
-    ModelOptions,
     Options,
     Report,
     Score,
@@ -101,6 +107,7 @@ def _audit(options: Audit, *, command: str) -> int:
     check_counts(options, "judge_steps")
     check_shares(options, "held_out_share", "max_bad", "declared_accuracy")
     attack = _attack(options)
+    _check_target(options)
     from patchmi.audit import Plan, audit, audit_inputs, check_votes, open_door
     from patchmi.case import open_case, open_judges, open_public
     from patchmi.runs import open_run
@@ -172,6 +179,7 @@ def _audit(options: Audit, *, command: str) -> int:
 def _attack_only(options: Attack) -> int:
     check_attack(options)
     attack = _attack(options)
+    _check_target(options)
     from patchmi.audit import Plan, attack_only, open_door
     from patchmi.case import open_case, open_public
     from patchmi.runs import open_run
@@ -208,9 +216,12 @@ def _attack_only(options: Attack) -> int:
 def _score(options: Score, *, command: str) -> int:
     check_counts(options, "public_count", "judge_steps")
     check_shares(options, "held_out_share", "max_bad")
+    check_rate(options.rate)
+    _check_target(options)
     from patchmi.audit import Findings, check_votes, score, score_inputs
     from patchmi.case import in_order_of, open_case, open_judges, open_pictures, open_private
     from patchmi.runs import open_run
+    from patchmi.target import is_address
 
     if options.reconstructions is None:
         raise ValueError("score: name the pictures, as in `patchmi score theirs.npz --private data/train`")
@@ -231,7 +242,10 @@ def _score(options: Score, *, command: str) -> int:
     target = digest = private = None
     target_findings: tuple[str, ...] = ()
     if options.target is not None:
-        case = open_case(replace(_target_file(options), image_shape=pictures.image_shape), private_files)
+        file = replace(_target_file(options), image_shape=pictures.image_shape)
+        if is_address(file.source) and private_files is None and not file.class_names:
+            file = replace(file, class_count=file.class_count or len(pictures.class_names))
+        case = open_case(file, private_files)
         target, digest, private = case.target, case.target_digest, case.private
         target_findings, notes = case.findings.target, (*notes, *case.findings.images)
     elif private_files is not None:
@@ -318,10 +332,15 @@ def _estimate(options: Audit, case: "Case", plan: "Plan", *, given: "list[Judge]
         ("attack", cost.attack_seconds),
         ("control", cost.control_seconds),
         ("scores", cost.scores_seconds),
+        *([] if cost.waiting_seconds is None else [("rate", cost.waiting_seconds)]),
         ("all", cost.seconds),
     ):
         print(f"{stage:8} {seconds:8.0f} s")  # noqa: T201 - what was asked for
     print(f"{'memory':8} {cost.peak_memory_bytes / 1e9:8.1f} GB")  # noqa: T201
+    if case.target.address is not None:
+        sent = {"the attack": len(plan.seeds) * plan.grant.budget, **cost.questions}
+        for what, count in sent.items():
+            print(f"{'sent':8} {count:8,} images at most, for {what}")  # noqa: T201
     return DONE
 
 
@@ -343,8 +362,18 @@ def _tracking(options: Audit | Attack, run: "RunFolder", stack: ExitStack) -> An
     return lambda step, losses: tracker.log(losses, step=step), finish
 
 
-_NO_PART_OF_A_RUN = {"out", "resume", "config", "init", "dry_run", "gate", "track"}
-"""Options that change nothing in a result."""
+_NO_PART_OF_A_RUN = {
+    "out",
+    "resume",
+    "config",
+    "init",
+    "dry_run",
+    "gate",
+    "track",
+    "rate",
+    "images_per_request",
+}
+"""Options that change nothing that is computed: who must ask more slowly goes on with the same run."""
 
 
 def _config(options: Demo | Audit | Attack | Score) -> dict[str, Any]:
@@ -352,7 +381,13 @@ def _config(options: Demo | Audit | Attack | Score) -> dict[str, Any]:
     return {name: None if name in _NO_PART_OF_A_RUN else value for name, value in asdict(options).items()}
 
 
-def _target_file(options: ModelOptions) -> "TargetFile":
+def _check_target(options: Audit | Attack | Score) -> None:
+    from patchmi.target import is_address
+
+    check_address(options, is_address=options.target is not None and is_address(options.target))
+
+
+def _target_file(options: Audit | Attack | Score) -> "TargetFile":
     from patchmi.target import TargetFile
 
     if options.target is None:
@@ -366,6 +401,11 @@ def _target_file(options: ModelOptions) -> "TargetFile":
         mean=options.mean,
         std=options.std,
         trust_model=options.trust_model,
+        class_count=options.class_count,
+        input_name=options.input_name,
+        images_per_request=options.images_per_request,
+        images_per_second=options.rate,
+        sees_private=isinstance(options, JudgeOptions) and options.send_held_out,
     )
 
 
@@ -404,7 +444,7 @@ def _grant(options: AttackOptions) -> "Grant":
     from patchmi.target import OutputMode
 
     mode = OutputMode(options.top_k, options.decimals, options.noise, options.temperature)
-    return Grant(options.access, options.budget, mode)
+    return Grant(options.access, options.budget, mode, options.rate)
 
 
 def _attack(options: AttackOptions) -> "AbstractAttack":

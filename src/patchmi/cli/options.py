@@ -27,6 +27,7 @@ DEFAULT_ATTACKS: dict[str, AttackName] = {
 """The attack of each access, where none is named."""
 Count = Annotated[int, tyro.conf.arg(metavar="COUNT")]
 Share = Annotated[float, tyro.conf.arg(metavar="SHARE")]
+Rate = Annotated[float, tyro.conf.arg(metavar="IMAGES_PER_SECOND")]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class ModelOptions:
     """The model, and how it is opened."""
 
     target: str | None = None
-    """The model: a file (safetensors, state dict, ONNX), a Hugging Face folder, hub:NAME, or timm:NAME."""
+    """The model: a file (safetensors, state dict, ONNX), a Hugging Face folder, hub:NAME, timm:NAME, or https://…"""
     architecture: str | None = None
     """What a file of weights belongs to: timm:NAME, patchmi:NAME, or package.module:function."""
     weights: Path | None = None
@@ -49,6 +50,12 @@ class ModelOptions:
     """What they are divided by then."""
     class_names: tuple[str, ...] = ()
     """The classes in the order of the model's answers, where its files do not say."""
+    class_count: int | None = None
+    """How many there are, where nothing else says it."""
+    input_name: str = "images"
+    """What a model at an address calls its images."""
+    images_per_request: Count = 32
+    """Images that an address is sent at a time."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,8 @@ class AttackOptions:
     """It adds normal noise of this deviation to every score, anew each time."""
     temperature: float = 1.0
     """It flattens scores by this temperature."""
+    rate: Rate | None = None
+    """Images a second that it answers: the report says how long that takes; an address is asked no faster."""
     recipe: str | None = None
     """Its recipe, where it has several: default or paper-mnist of patch-mi, gmi of generative, flow …"""
     step_count: int | None = None
@@ -118,6 +127,8 @@ class JudgeOptions:
     """Share of --private to hold out where there is nothing else."""
     max_bad: Share = 0.01
     """Share of broken images to pass over."""
+    send_held_out: bool = False
+    """Send held-out images to the model's address to measure its accuracy; else no private one goes there."""
     show_private: bool = False
     """Let the report show held-out images."""
     judge: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -135,6 +146,9 @@ class Audit(JudgeOptions, AttackOptions, ModelOptions):
     """Attack a classifier of yours, judge what comes out beside controls, and report.
 
     Example: patchmi audit --target model.pt --architecture timm:resnet18 --private data/train
+
+    Example: patchmi audit --target https://HOST/v2/models/digits/infer --access label --budget 10000
+    --image-shape 1 32 32 --private data/train
     """
 
     declared_accuracy: float | None = None
@@ -160,6 +174,9 @@ class Attack(AttackOptions, ModelOptions):
     """Rebuild the classes of a classifier, and leave the judging to `patchmi score`.
 
     Example: patchmi attack --target model.pt --architecture patchmi:resnet10 --image-shape 1 32 32
+
+    Example: patchmi attack --target https://HOST/v2/models/digits/infer --access label --class-count 10
+    --image-shape 1 32 32
     """
 
     track: Literal["tensorboard", "mlflow"] | None = None
@@ -191,6 +208,8 @@ class Score(JudgeOptions, ModelOptions):
     """What the attacker had, a control together with --target."""
     public_count: Count = 15_000
     """Public images."""
+    rate: Rate | None = None
+    """Images a second that the model's address is sent at most."""
     out: Path = Path("runs/score")
     """Run folder."""
     resume: bool = False

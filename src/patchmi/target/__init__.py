@@ -1,7 +1,8 @@
-"""Targets: the doors to them, how they are opened from files and probed, and how they are trained."""
+"""Targets: the doors to them, how they are opened, from files or at an address, probed and trained."""
 
 from patchmi.target.access import AccessDenied, AsClassifier, Queries, Target, WhiteBox, answers
 from patchmi.target.adapters import as_target
+from patchmi.target.address import is_address
 from patchmi.target.black_box import (
     PLAIN,
     Account,
@@ -11,6 +12,7 @@ from patchmi.target.black_box import (
     Oracle,
     OutputMode,
     ScoreAccess,
+    open_black_box,
     oracle_of,
 )
 from patchmi.target.description import Description
@@ -48,6 +50,8 @@ __all__ = [
     "answers",
     "as_target",
     "check_accuracy",
+    "is_address",
+    "open_black_box",
     "open_target",
     "oracle_of",
     "probe_target",

@@ -36,7 +36,10 @@ class Target:
         mean: Subtracted from each channel of an image in [0, 1]; empty where the model does this itself.
         std: What each channel is divided by then; given if and only if `mean` is.
         gives_probabilities: Whether the module ends in a softmax: its logarithm is taken then.
-        access: The most that it grants: `score` for a module through which no gradient flows.
+        access: The most that it grants: `score` for a module through which no gradient flows, `label` for one
+            that answers nothing else.
+        address: Where it is asked, if it is not at hand: what it is shown then leaves this machine.
+        sees_private: Whether an auditor may show it private images.
 
     Raises:
         ValueError: If mean and std do not have one positive number a channel each.
@@ -51,6 +54,8 @@ class Target:
     std: tuple[float, ...] = ()
     gives_probabilities: bool = False
     access: Access = "white-box"
+    address: str | None = None
+    sees_private: bool = True
 
     def __post_init__(self) -> None:
         lengths = {len(self.mean), len(self.std)}

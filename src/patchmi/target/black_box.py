@@ -10,18 +10,23 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol, final, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, final, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchmi.target.access import Target, answers
+from patchmi.target.access import AccessDenied, Target, answers
+from patchmi.target.address import AddressedModel
 from patchmi.types import Access, Bytes, Labels, Scores
 
 Oracle = Callable[[Bytes], Scores]
 """Whoever answers: class scores for images of 8 bits a pixel, on the CPU."""
+
+
+ASKED_AT_ONCE = 256
+"""Images that are sent, and recorded, at a time, where no endpoint has its own number."""
 
 
 class BudgetSpent(ValueError):  # noqa: N818 - what happened, not that it is an error
@@ -94,7 +99,9 @@ class Account:
 
 
 def oracle_of(target: Target) -> Oracle:
-    """A target at hand as one that only answers: the softmax of its logits, in float32."""
+    """A target as one that only answers: the softmax of its logits, in float32, or what its address shows."""
+    if isinstance(target.model, AddressedModel):
+        return target.model.oracle
 
     def answer(images: Bytes) -> Scores:
         return answers(target, images.float() / 255).softmax(dim=1)
@@ -143,7 +150,7 @@ class BlackBox(ABC):
         record: Record | None = None,
         remembers: bool = True,
         seed: int = 0,
-        batch_size: int = 256,
+        batch_size: int = ASKED_AT_ONCE,
     ) -> None:
         self.class_names, self.image_shape = class_names, image_shape
         self.class_count = len(class_names)
@@ -151,7 +158,7 @@ class BlackBox(ABC):
         self.account = Account(answered=[0] * self.class_count)
         self._oracle, self._mode = oracle, mode
         self._record, self._remembers = record, remembers
-        self._seed, self._batch_size = seed, batch_size
+        self._seed, self.batch_size = seed, batch_size
         self._questions: list[_Question] = [] if record is None else [_unpacked(one) for one in record.read()]
         self._known: dict[bytes, Tensor] = {}
         self._ahead: dict[bytes, deque[Tensor]] = defaultdict(deque)
@@ -229,8 +236,8 @@ class BlackBox(ABC):
             place: self._ahead[digests[place]].popleft() for place in places if self._ahead[digests[place]]
         }
         to_send = [place for place in places if place not in sent]
-        for start in range(0, len(to_send), self._batch_size):
-            some = to_send[start : start + self._batch_size]
+        for start in range(0, len(to_send), self.batch_size):
+            some = to_send[start : start + self.batch_size]
             shown = self._answer(self._with_noise(self._oracle(images[some])))
             questions = [_Question(digests[place], row) for place, row in zip(some, shown, strict=True)]
             if self._record is not None:
@@ -238,7 +245,7 @@ class BlackBox(ABC):
             self._questions += questions
             sent |= dict(zip(some, shown, strict=True))
         account = self.account
-        account.calls += math.ceil(len(places) / self._batch_size)
+        account.calls += math.ceil(len(places) / self.batch_size)
         account.asked += len(places)
         account.stages[stage] = account.stages.get(stage, 0) + len(places)
         for place in places:
@@ -316,6 +323,39 @@ class LabelAccess(BlackBox):
 
     def _label(self, answer: Tensor) -> int:
         return int(answer)
+
+
+_Door = TypeVar("_Door", ScoreAccess, LabelAccess)
+
+
+def open_black_box(
+    door: type[_Door], target: Target, *, budget: int, mode: OutputMode = PLAIN, record: Record | None = None
+) -> _Door:
+    """A door to a target, at hand or at an address.
+
+    Args:
+        door: `ScoreAccess` or `LabelAccess`.
+        target: Who answers.
+        budget: Images that may be sent.
+        mode: What the model makes of its scores.
+        record: Keeps every answer; of an address, each request's as it arrives.
+
+    Raises:
+        AccessDenied: The target grants less.
+    """
+    if target.access == "label" and door is ScoreAccess:
+        raise AccessDenied(f"{target.name}: answers labels alone; give --access label")
+    model = target.model
+    batch_size = model.oracle.endpoint.batch_size if isinstance(model, AddressedModel) else ASKED_AT_ONCE
+    return door(
+        oracle_of(target),
+        class_names=target.class_names,
+        image_shape=target.image_shape,
+        budget=budget,
+        mode=mode,
+        record=record,
+        batch_size=batch_size,
+    )
 
 
 class _Question(NamedTuple):

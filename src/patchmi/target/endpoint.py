@@ -3,6 +3,7 @@
 One POST carries a few images as 8-bit numbers; scores or labels come back. Nothing else is ever sent.
 """
 
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ class Endpoint:
         class_count: Scores that it answers; where it answers labels, how many classes there are.
         input_name: What the protocol calls its images.
         batch_size: Images a request.
-        requests_per_second: At most so many; None: as fast as it answers.
+        images_per_second: At most so many: after each request a pause for all of its images; None: as fast as
+            it answers.
         attempts: Requests for one answer before giving up, with growing pauses between them, or those that
             the server asks for. It may have counted one that failed half-way all the same.
         pause_seconds: Before the second attempt; twice as long before each further one.
@@ -46,7 +48,7 @@ class Endpoint:
     class_count: int
     input_name: str = "images"
     batch_size: int = 32
-    requests_per_second: float | None = None
+    images_per_second: float | None = None
     attempts: int = 6
     pause_seconds: float = 0.5
     timeout_seconds: float = 30.0
@@ -54,8 +56,8 @@ class Endpoint:
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.attempts < 1 or self.class_count < 1:
             raise ValueError("batch_size, attempts and class_count: give 1 or more")
-        if self.requests_per_second is not None and self.requests_per_second <= 0:
-            raise ValueError(f"requests_per_second is {self.requests_per_second}: give more than 0, or None")
+        if self.images_per_second is not None and not 0 < self.images_per_second < math.inf:
+            raise ValueError(f"images_per_second is {self.images_per_second}: give more than 0, or None")
 
 
 class EndpointOracle:
@@ -63,11 +65,16 @@ class EndpointOracle:
 
     Args:
         endpoint: How to ask.
+
+    Attributes:
+        answers_labels: Whether what it has answered so far were labels.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        retry = urllib3.Retry(
+        self.answers_labels = False
+        self._has_answered = False
+        self._retries = urllib3.Retry(
             total=endpoint.attempts - 1,
             backoff_factor=endpoint.pause_seconds,
             status_forcelist=_WORTH_ANOTHER_TRY,
@@ -75,7 +82,7 @@ class EndpointOracle:
             redirect=0,
             raise_on_status=False,
         )
-        self._http = urllib3.PoolManager(retries=retry, timeout=endpoint.timeout_seconds)
+        self._http = urllib3.PoolManager(timeout=endpoint.timeout_seconds)
         self._next_request = 0.0
 
     def __call__(self, images: Bytes) -> Scores:
@@ -90,15 +97,17 @@ class EndpointOracle:
 
     def _ask(self, images: Bytes) -> Scores:
         endpoint = self.endpoint
-        self._wait_for_turn()
+        self._wait_for_turn(len(images))
         tensor = {"name": endpoint.input_name, "shape": list(images.shape), "datatype": "UINT8"}
         body = {"inputs": [tensor | {"data": images.flatten().tolist()}]}
-        token = os.environ.get(TOKEN)
+        token = _token()
         try:
             response = self._http.request(
                 "POST",
                 endpoint.url,
                 json=body,
+                # An address where nobody was ever met is wrong rather than busy.
+                retries=self._retries if self._has_answered else self._retries.new(connect=0),
                 headers={"Content-Type": "application/json"}
                 | ({"Authorization": f"Bearer {token}"} if token else {}),
             )
@@ -107,19 +116,20 @@ class EndpointOracle:
                 f"{endpoint.url}: no answer ({in_one_line(error)}); check the address, or go on later with "
                 "--resume"
             ) from None
+        self._has_answered = True
         if response.status != 200:
-            said = " ".join(response.data[:120].decode(errors="replace").split())
+            said = _quoted(response.data.decode(errors="replace"))
             raise EndpointFailed(
-                f"{endpoint.url}: answered {response.status} ({said}); check address, token and limits, then "
-                "go on with --resume"
+                f"{endpoint.url}: answered {response.status} ({said}); check address, token, limits and "
+                "image shape, then go on with --resume"
             )
         return self._read(response, count=len(images))
 
-    def _wait_for_turn(self) -> None:
+    def _wait_for_turn(self, image_count: int) -> None:
         """Keep to the rate that was declared."""
-        if self.endpoint.requests_per_second is not None:
+        if self.endpoint.images_per_second is not None:
             time.sleep(max(0.0, self._next_request - time.monotonic()))
-            self._next_request = time.monotonic() + 1 / self.endpoint.requests_per_second
+            self._next_request = time.monotonic() + image_count / self.endpoint.images_per_second
 
     def _read(self, response: urllib3.BaseHTTPResponse, *, count: int) -> Scores:
         """Scores from the protocol's answer: its first output that holds one row, or one label, an image."""
@@ -133,16 +143,36 @@ class EndpointOracle:
                 if output["datatype"] in _SCORES and values.size == count * class_count:
                     return _checked(torch.from_numpy(values).float().reshape(count, class_count))
                 if output["datatype"] in _LABELS and values.size == count:
-                    labels = torch.from_numpy(values).long()
-                    return F.one_hot(labels, class_count).float()
+                    scores = F.one_hot(torch.from_numpy(values).long(), class_count).float()
+                    self.answers_labels = True
+                    return scores
             shapes = ", ".join(f"{one.get('datatype')} {one.get('shape')}" for one in outputs)
             problem = f"outputs {shapes} for {count} images"
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             problem = in_one_line(error)
         raise EndpointFailed(
-            f"{self.endpoint.url}: {problem}: it must answer {class_count} probabilities, or a label below "
-            f"{class_count}, for each image, by the Open Inference Protocol"
+            f"{self.endpoint.url}: {_quoted(problem)}: it must answer {class_count} probabilities, or a "
+            f"label below {class_count}, for each image, by the Open Inference Protocol; check the class "
+            "names, or their count, and the address"
         )
+
+
+def _token() -> str:
+    """What the environment holds; empty where it holds nothing.
+
+    Raises:
+        EndpointFailed: No header can carry it.
+    """
+    token = os.environ.get(TOKEN, "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise EndpointFailed(f"{TOKEN}: holds what no header can carry; give one line of ASCII")
+    return token
+
+
+def _quoted(text: str) -> str:
+    """What a server says, short, in one line, and without the token that it may repeat."""
+    token = _token()
+    return " ".join((text.replace(token, "TOKEN") if token else text).split())[:120]
 
 
 def _checked(scores: Scores) -> Scores:

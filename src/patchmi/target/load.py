@@ -1,4 +1,4 @@
-"""From files to a target. Nothing that a file says is ever run, except in formats that the user trusts."""
+"""From files, or an address, to a target. What a file says is run only in formats that users trust."""
 
 import hashlib
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from patchmi.target.access import Target, unwrap
+from patchmi.target.address import is_address, read_address
 from patchmi.target.architectures import build_network, timm_configuration
 from patchmi.target.description import Description, read_description
 from patchmi.target.file_kinds import kind_of
@@ -24,11 +25,12 @@ SIDE_LIMIT = 4096
 
 @dataclass(frozen=True)
 class Opened:
-    """A target from files.
+    """A target from files, or at an address.
 
     Args:
         target: The classifier, not yet probed.
-        sha256: Of its weights' file; of several files, of their bytes one after the other, by name.
+        sha256: Of its weights' file; of several files, of their bytes one after the other, by name; of an
+            address, of itself.
         findings: Sentences for the report: what was left out, renamed, or taken from where.
     """
 
@@ -40,19 +42,20 @@ class Opened:
 def open_target(
     file: TargetFile, *, class_count: int | None = None, image_shape: tuple[int, int, int] | None = None
 ) -> Opened:
-    """Open a classifier from files, without running code from them.
+    """Open a classifier from files, without running code from them, or one at an address, without asking it.
 
     What the user says goes before what the files say, and that before what the private images are like.
 
     Args:
         file: What the user says.
-        class_count: Number of classes of the private images, where they are known.
+        class_count: Number of classes of the private images, where they are known; `file`'s own goes before.
         image_shape: Channels, height and width of the private images, used where nothing else says them.
 
     Raises:
         UnsafeInput: If opening it could run code.
         TargetInvalid: If it cannot be opened, or something is left that the user must say.
     """
+    class_count = file.class_count or class_count
     if file.class_names and class_count not in (None, len(file.class_names)):
         raise TargetInvalid(
             f"{len(file.class_names)} class names for {class_count} classes; give one name a class"
@@ -82,10 +85,16 @@ def open_target(
             findings.append("Mean and standard deviation are those given, not those of the model's files.")
         mean, std = file.mean, file.std
     class_names = file.class_names or reading.class_names
+    if class_names and file.class_count not in (None, len(class_names)):
+        raise TargetInvalid(
+            f"{file.source}: names {len(class_names)} classes, --class-count says {file.class_count}; leave "
+            "it out"
+        )
     if not class_names:
         count = class_count or _count_classes(reading.model, shape, source=file.source)
         class_names = tuple(str(label) for label in range(count))
         findings.append("The classes have no names: they are numbered.")
+    is_remote = is_address(file.source)
     try:
         target = Target(
             reading.model,
@@ -95,14 +104,20 @@ def open_target(
             architecture=reading.architecture,
             mean=mean,
             std=std,
+            gives_probabilities=is_remote,
             access=reading.access,
+            address=file.source if is_remote else None,
+            sees_private=file.sees_private or not is_remote,
         )
     except ValueError as error:
         raise TargetInvalid(f"{file.source}: {error}") from None
-    return Opened(target, _sha256(reading.files), tuple(findings))
+    sha256 = hashlib.sha256(file.source.encode()).hexdigest() if is_remote else _sha256(reading.files)
+    return Opened(target, sha256, tuple(findings))
 
 
 def _read(file: TargetFile, *, class_count: int | None) -> Reading:
+    if is_address(file.source):
+        return read_address(file, class_count=class_count)
     origin, _, name = file.source.partition(":")
     if origin == "timm":
         return _read_timm(name, file.weights)
@@ -192,6 +207,9 @@ def _count_classes(model: nn.Module, image_shape: tuple[int, int, int], *, sourc
 
 
 def _name(source: str) -> str:
+    """The end of a path; an address as it is, as nothing less tells one model from another."""
+    if is_address(source):
+        return source
     return Path(source.partition(":")[2] or source).name or source
 
 

@@ -105,8 +105,11 @@ def _hint(target: Target, *, images: Images, labels: Labels, predictions: Labels
         remedy = "give the images' classes in the order of the target's"
         in_order = _accuracy_in_best_order(predictions, labels, target.class_count)
         tried.append((in_order, words, remedy))
-    best, words, remedy = max(tried, key=lambda row: row[0])  # of equals the first, which is the plainest
+    # of equals the first, which is the plainest
+    best, words, remedy = max(tried, key=lambda row: row[0], default=(0.0, "", ""))
     if best < _share(predictions, labels) + _CLEARLY:
+        if target.address is not None:
+            return "check --image-shape and the order of its classes, or give --declared-accuracy if so it is"
         return (
             "no usual normalisation, scale or order of channels or classes does better: check --image-shape "
             "and the weights, or give --declared-accuracy if this is what it is"
@@ -117,6 +120,8 @@ def _hint(target: Target, *, images: Images, labels: Labels, predictions: Labels
 def _readings(target: Target, images: Images) -> Iterator[tuple[Target, Images, str, str]]:
     """Other ways to show it the images, the plainest first: to whom, what, in words, how to ask for it."""
     channel_count = target.image_shape[0]
+    if target.address is not None:
+        return  # it gets bytes, and no more of them than it must
     ways = [("", "", images)]
     elsewhere = " and a model that takes images so (--architecture package.module:function)"
     if channel_count == 1:

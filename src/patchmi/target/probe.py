@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from patchmi import machine
 from patchmi.target.access import AsClassifier, Target, unwrap
+from patchmi.target.address import AddressedModel
+from patchmi.target.endpoint import EndpointFailed
 from patchmi.target.reading import TargetInvalid, in_one_line
 from patchmi.types import Images, Logits
 
@@ -30,6 +32,7 @@ def probe_target(target: Target) -> tuple[Target, tuple[str, ...]]:
     Raises:
         TargetInvalid: If it cannot be audited: it fails on its images, answers NaN or the same to everything,
             or has other classes than it says.
+        EndpointFailed: If nobody answers at its address, or not as the protocol says.
     """
     findings = _state_of(target.model)
     formats = {str(weight.dtype) for weight in _floating(target.model)} - {"torch.float32"}
@@ -46,14 +49,18 @@ def probe_target(target: Target) -> tuple[Target, tuple[str, ...]]:
     if kind is not Tensor:
         findings.append(f"The model answers {kind.__name__}: the scores in it are used.")
     _refuse_useless(target, scores)
+    if isinstance(target.model, AddressedModel) and target.model.oracle.answers_labels:
+        target = replace(target, access="label")
+        findings.append("The model answers labels: nothing tells how sure it is.")
     if not _agree(scores, again):
         findings.append(
             "The model answers differently when asked again: something in it is random (dropout?)."
         )
     elif not _agree(scores[:1], single):
         findings.append("The model's answer to an image depends on the others in the batch.")
-    target, found = _probabilities(target, scores)
-    findings += found
+    if target.address is None:  # what an address shows was read as probabilities already
+        target, found = _probabilities(target, scores)
+        findings += found
     if target.access == "white-box" and not _gradient_arrives(target, images):
         target = replace(target, access="score")
         findings.append("No gradient reaches the pixels: attacks on this target can use its scores only.")
@@ -116,6 +123,8 @@ def _ask(model: nn.Module, target: Target, images: Images) -> tuple[Float[Tensor
     try:
         with torch.no_grad():
             answer: Any = model(network_input)
+    except EndpointFailed:
+        raise
     except Exception as error:  # noqa: BLE001 - a model may raise anything
         raise TargetInvalid(
             f"{target.name}: fails on images of {shape} ({in_one_line(error)}); {_advice(model, images)}"
@@ -153,7 +162,8 @@ def _refuse_useless(target: Target, scores: Logits) -> None:
             f"{target.name}: answers {scores.shape[1]} scores an image, and there are {target.class_count} "
             "class names; give one --class-names entry a score, two or more"
         )
-    if torch.allclose(scores, scores[:1].expand_as(scores), rtol=1e-5, atol=0):
+    # At an address labels, or rounded scores, may well be the same for all noise.
+    if target.address is None and torch.allclose(scores, scores[:1].expand_as(scores), rtol=1e-5, atol=0):
         raise TargetInvalid(
             f"{target.name}: answers the same to every image; are the weights those of a training, and "
             "--mean and --std those it was trained with?"

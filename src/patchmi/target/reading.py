@@ -17,7 +17,8 @@ class TargetFile:
     """What a user says of a model; what is left out is taken from the model's files where they say it.
 
     Args:
-        source: A file, a Hugging Face folder, `timm:NAME`, or `hub:OWNER/NAME` (`@REVISION` may follow).
+        source: A file, a Hugging Face folder, `timm:NAME`, `hub:OWNER/NAME` (`@REVISION` may follow), or the
+            address of a deployed model, `https://HOST/v2/models/NAME/infer`.
         architecture: What a state dict belongs to: `timm:NAME`, `patchmi:NAME` or `package.module:function`.
         weights: The state dict of `timm:NAME`.
         class_names: One name a class, in the order of the logits.
@@ -25,6 +26,11 @@ class TargetFile:
         mean: Subtracted from each channel of an image in [0, 1].
         std: What each channel is divided by then.
         trust_model: Whether files may be opened that run code: TorchScript and torch.export.
+        class_count: How many classes, where neither names nor files say it.
+        input_name: What a model at an address calls its images.
+        images_per_request: Images that it is sent at a time.
+        images_per_second: Images that it is sent in a second at most; None: as fast as it answers.
+        sees_private: Whether private images may be sent to an address.
     """
 
     source: str
@@ -35,6 +41,11 @@ class TargetFile:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     trust_model: bool = False
+    class_count: int | None = None
+    input_name: str = "images"
+    images_per_request: int = 32
+    images_per_second: float | None = None
+    sees_private: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,7 @@ class Reading:
 
     Args:
         model: The network with its weights, in evaluation mode.
-        files: The files that hold the weights.
+        files: The files that hold the weights; none of a model at an address.
         architecture: What kind of network it is.
         class_names: One name a class.
         image_shape: Channels, height and width.
