@@ -28,7 +28,7 @@ ClassLatents = Float[Tensor, "classes each latent"]
 
 
 @runtime_checkable
-class LatentSearch(Protocol):
+class RoundSearch(Protocol):
     """The latents of all classes on their way."""
 
     def look_around(self, count: int) -> bool:
@@ -79,7 +79,7 @@ class Rounds:
 
     title: str
     gan: GanTraining
-    start: Callable[[PublicGan], LatentSearch]
+    start: Callable[[PublicGan], RoundSearch]
     first_share: float
     uses_target: bool
     precision: machine.Precision

@@ -5,10 +5,10 @@ from typing import Any
 
 from patchmi.attacks.base import AbstractAttack
 from patchmi.attacks.brep_mi import BrepMI
+from patchmi.attacks.cma_mi import CmaMI
 from patchmi.attacks.deep_inversion import DeepInversion
 from patchmi.attacks.general import GeneralMI
 from patchmi.attacks.generative import GenerativeMI
-from patchmi.attacks.latent_search import CmaMI
 from patchmi.attacks.lokt import Lokt
 from patchmi.attacks.mirror import MirrorMI
 from patchmi.attacks.patch_mi import PatchMI

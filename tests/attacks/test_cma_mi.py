@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from patchmi.attacks import CmaMI, GanTraining
+from patchmi.attacks.cma_mi import SEARCHED, _Search, rewards_of
 from patchmi.attacks.latent_pool import POOLED
-from patchmi.attacks.latent_search import SEARCHED, _Search, rewards_of
 from patchmi.attacks.public_gan import PublicGan
 from patchmi.target import OutputMode, ScoreAccess
 from patchmi.target.black_box import PLAIN
