@@ -86,7 +86,7 @@ def test_a_class_that_is_hardly_ever_answered_is_learnt_as_often_as_the_others(t
     surrogate.images = torch.arange(100, dtype=torch.uint8)[:, None, None, None].expand(-1, *SHAPE).clone()
     labels = torch.tensor([3] * 2 + [0] * 98)
     surrogate.answers = nn.functional.one_hot(labels, 4).float()
-    surrogate.asked_for = ["look"] * 100
+    surrogate.stages = torch.zeros(100, dtype=torch.long)
     seen = []
     views = dataclasses.replace(IDENTITY, transform=Watch(seen))
     surrogate.views = views
@@ -168,7 +168,7 @@ def test_copies_that_are_voted_on_are_as_many_as_their_share_pays_for():
 
 def test_every_stage_has_its_share_of_a_lesson_and_in_it_every_class():
     labels = torch.tensor([0, 0, 0, 1, 0, 2])
-    shares = even_shares(labels, ["public"] * 4 + ["generated"] * 2)
+    shares = even_shares(labels, torch.tensor([0, 0, 0, 0, 1, 1]))
     torch.testing.assert_close(shares, torch.tensor([1 / 12, 1 / 12, 1 / 12, 1 / 4, 1 / 4, 1 / 4]))
 
 

@@ -9,7 +9,6 @@ of the attack has its share, and in it every class that was answered, however ra
 another kind than the private ones.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -63,15 +62,20 @@ class Surrogate:
         self.optimiser = torch.optim.AdamW(self.networks.parameters(), learning_rate)
         self.images = torch.empty(0, *door.image_shape, dtype=torch.uint8)
         self.answers = torch.empty(0, door.class_count)
-        self.asked_for: list[str] = []
-        """What each image was sent for."""
+        self.stage_names: list[str] = []
+        """What images were sent for, in the order of the first of each."""
+        self.stages = torch.empty(0, dtype=torch.long)
+        """Of each image, the place of its stage among these."""
 
     def ask(self, images: Images, *, stage: str) -> None:
         """Send images in [0, 1] to the target, as far as its budget goes, and keep what it answers."""
         pixels = to_bytes(images)[: self.door.left]
         self.images = torch.cat([self.images, pixels])
         self.answers = torch.cat([self.answers, answer_of(self.door, pixels, stage=stage)])
-        self.asked_for += [stage] * len(pixels)
+        if stage not in self.stage_names:
+            self.stage_names.append(stage)
+        number = torch.full((len(pixels),), self.stage_names.index(stage))
+        self.stages = torch.cat([self.stages, number])
 
     def fit(self, step_count: int, progress: Progress, description: str) -> None:
         """Learn all answers anew for so many batches, ever more slowly."""
@@ -82,9 +86,8 @@ class Surrogate:
 
     def learn(self) -> None:
         """One step: answer as the target did to views of images, every stage and class alike."""
-        index = torch.multinomial(
-            even_shares(self.answers.argmax(dim=1), self.asked_for), BATCH_SIZE, replacement=True
-        )
+        shares = even_shares(self.answers.argmax(dim=1), self.stages)
+        index = torch.multinomial(shares, BATCH_SIZE, replacement=True)
         views = self.views.vary(self.images[index].to(machine.device()).float() / 255)
         answers = self.answers[index].to(machine.device())
         self.networks.train().requires_grad_(True)
@@ -120,7 +123,8 @@ class Surrogate:
             "optimiser": self.optimiser.state_dict(),
             "images": self.images,
             "answers": self.answers,
-            "asked_for": self.asked_for,
+            "stage_names": self.stage_names,
+            "stages": self.stages,
             "door": self.door.state(),
         }
 
@@ -130,17 +134,21 @@ class Surrogate:
         self.networks.eval().requires_grad_(False)
         self.optimiser.load_state_dict(state["optimiser"])
         self.images, self.answers = state["images"].cpu(), state["answers"].cpu()
-        self.asked_for = state["asked_for"]
+        self.stage_names, self.stages = state["stage_names"], state["stages"].cpu()
         self.door.restore(state["door"])
 
 
-def even_shares(labels: Labels, asked_for: Sequence[str]) -> Float[Tensor, " n"]:
-    """Weights of images by which every stage is as likely as another, and in a stage every class it has."""
-    stages = {stage: number for number, stage in enumerate(dict.fromkeys(asked_for))}
-    numbers = torch.tensor([stages[stage] for stage in asked_for])
-    _, group, counts = torch.stack([numbers, labels]).unique(dim=1, return_inverse=True, return_counts=True)
-    group_counts = torch.zeros(len(stages)).index_add_(0, numbers, 1 / counts[group].float())
-    return 1 / (len(stages) * group_counts[numbers] * counts[group])
+def even_shares(labels: Labels, stages: Labels) -> Float[Tensor, " n"]:
+    """Weights of images by which every stage is as likely as another, and in a stage every class it has.
+
+    Args:
+        labels: What the target took them for.
+        stages: The number of the stage that each was sent in.
+    """
+    shape = (int(stages.max()) + 1, int(labels.max()) + 1)
+    counts = (stages * shape[1] + labels).bincount(minlength=shape[0] * shape[1]).view(shape)
+    class_counts = (counts > 0).sum(dim=1)
+    return 1 / (shape[0] * class_counts[stages] * counts[stages, labels]).float()
 
 
 def answer_of(door: BlackBox, images: Bytes, *, stage: str) -> Scores:
