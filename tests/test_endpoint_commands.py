@@ -304,11 +304,11 @@ def test_a_score_asks_for_the_target_s_opinion_and_sends_held_out_images_if_the_
 
 
 def test_white_box_access_is_refused_before_a_single_request(home, server, tmp_path, capsys):
-    for more in (["--access", "white-box"], ["--access", "white-box", "--attack", "general"]):
-        command = [part for part in home.audit(server, tmp_path / "run", *more) if "fit_step" not in part]
-        command.remove("--setting")
-        line = refusal(capsys, *command)
-        assert "an address only answers; add --access score, or label" in line
+    given = ["--target", server.url, "--class-count", "4", "--image-shape", "1", "16", "16"]
+    for command in ("audit", "attack"):
+        for more in ([], ["--access", "white-box", "--attack", "general"]):
+            line = refusal(capsys, command, *given, *more, "--out", f"{tmp_path}/run")
+            assert "an address only answers; add --access score, or label" in line
     assert server.times == []
     assert not (tmp_path / "run").exists()
 

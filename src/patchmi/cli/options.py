@@ -27,7 +27,7 @@ DEFAULT_ATTACKS: dict[str, AttackName] = {
 """The attack of each access, where none is named."""
 Count = Annotated[int, tyro.conf.arg(metavar="COUNT")]
 Share = Annotated[float, tyro.conf.arg(metavar="SHARE")]
-Rate = Annotated[float, tyro.conf.arg(metavar="IMAGES_PER_SECOND")]
+Rate = Annotated[float | None, tyro.conf.arg(metavar="IMAGES_PER_SECOND")]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class AttackOptions:
     """It adds normal noise of this deviation to every score, anew each time."""
     temperature: float = 1.0
     """It flattens scores by this temperature."""
-    rate: Rate | None = None
+    rate: Rate = None
     """Images a second that it answers: the report says how long that takes; an address is asked no faster."""
     recipe: str | None = None
     """Its recipe, where it has several: default or paper-mnist of patch-mi, gmi of generative, flow …"""
@@ -147,8 +147,7 @@ class Audit(JudgeOptions, AttackOptions, ModelOptions):
 
     Example: patchmi audit --target model.pt --architecture timm:resnet18 --private data/train
 
-    Example: patchmi audit --target https://HOST/v2/models/digits/infer --access label --budget 10000
-    --image-shape 1 32 32 --private data/train
+    Example: patchmi audit --target https://HOST/infer --access label --image-shape 1 32 32 --private train
     """
 
     declared_accuracy: float | None = None
@@ -175,8 +174,7 @@ class Attack(AttackOptions, ModelOptions):
 
     Example: patchmi attack --target model.pt --architecture patchmi:resnet10 --image-shape 1 32 32
 
-    Example: patchmi attack --target https://HOST/v2/models/digits/infer --access label --class-count 10
-    --image-shape 1 32 32
+    Example: patchmi attack --target https://HOST/infer --access label --image-shape 1 32 32 --class-count 10
     """
 
     track: Literal["tensorboard", "mlflow"] | None = None
@@ -208,7 +206,7 @@ class Score(JudgeOptions, ModelOptions):
     """What the attacker had, a control together with --target."""
     public_count: Count = 15_000
     """Public images."""
-    rate: Rate | None = None
+    rate: Rate = None
     """Images a second that the model's address is sent at most."""
     out: Path = Path("runs/score")
     """Run folder."""
