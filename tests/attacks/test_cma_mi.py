@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -99,12 +100,14 @@ def test_pictures_are_drawn_with_half_of_the_deviations_and_do_not_disturb_the_s
     answers = [shown.answer(torch.zeros(4, 400, 2)) for _ in range(2)]
     assert torch.equal(answers[0], answers[1])
     points = answers[0].double().atanh()
-    means = torch.stack([torch.from_numpy(optimiser.mean) for optimiser in shown.optimisers])
+    means = torch.from_numpy(np.stack([optimiser.mean for optimiser in shown.optimisers]))
     spread = (points - means[:, None]).square().mean(dim=1).sqrt()
     torch.testing.assert_close(spread, torch.full((4, 2), 0.5 * ATTACK.sigma).double(), rtol=0.1, atol=0)
     for search in (quiet, shown):
         search.advance()
-    shown.answer(torch.zeros(4, 7, 2))
+    later = shown.answer(torch.zeros(4, 400, 2)).double().atanh()
+    means_later = torch.from_numpy(np.stack([optimiser.mean for optimiser in shown.optimisers]))
+    assert ((later > means_later[:, None]) == (points > means[:, None])).all()
     for search in (quiet, shown):
         search.advance()
     assert torch.equal(quiet.rewards[-1], shown.rewards[-1])

@@ -140,8 +140,7 @@ class _Search:
     def begin(self) -> int:
         """A Gaussian around the best of the pool for each class."""
         optimiser = import_cmaes().SepCMA
-        # Copies: the library moves a mean in place.
-        means = [np.array(mean, dtype=float) for mean in self.best.latents[:, 0].numpy()]
+        means = self.best.latents[:, 0].double().numpy()  # a copy, which the library moves in place
         self.optimisers = [optimiser(mean=mean, sigma=self.attack.sigma, seed=0) for mean in means]
         return self.door.class_count * self.optimisers[0].population_size
 
