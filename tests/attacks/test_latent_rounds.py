@@ -12,7 +12,7 @@ from patchmi.target import ScoreAccess
 SHAPE = (1, 16, 16)
 GAN = GanTraining(step_count=30, batch_size=16, latent_size=4, width=8, learning_rate=1e-3)
 ATTACKS: list[AbstractAttack] = [BrepMI(gan=GAN, point_count=4), MirrorMI(gan=GAN), CmaMI(gan=GAN)]
-ROUND_COSTS = {"BrepMI": 3 * 5, "MirrorMI": 3 * 10, "CmaMI": 3 * 8}
+ROUND_COSTS = {MirrorMI: 3 * 7, CmaMI: 3 * 8}
 """Images that a round of all three classes sends, at most."""
 PUBLIC = torch.rand(30, *SHAPE, generator=torch.Generator().manual_seed(0))
 EVERY_ATTACK = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: type(attack).__name__)
@@ -42,8 +42,9 @@ def test_the_budget_is_planned_and_kept_to_the_image(attack, budget, cache):
     made = attack(door, PUBLIC, count_per_class=5, cache=cache)
     assert len(made.images) == 15
     assert 0 < door.account.asked <= budget
-    unused = door.left - door.account.repeated
-    assert unused < ROUND_COSTS[type(attack).__name__] + (isinstance(attack, BrepMI) * budget)
+    if not isinstance(attack, BrepMI):  # its spheres that grow cost less than was planned
+        # What was remembered was planned for as if it were sent.
+        assert door.left - door.account.repeated < ROUND_COSTS[type(attack)]
     queries = [snapshot.queries for snapshot in made.snapshots]
     assert queries == sorted(queries)
     assert queries[-1] == door.account.asked
