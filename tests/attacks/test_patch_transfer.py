@@ -160,6 +160,14 @@ def test_without_a_budget_for_votes_the_students_alone_choose_and_it_is_said(tar
     assert door.account.stages[GENERATED] >= 0.35 * 60
 
 
+@pytest.mark.parametrize("budget", [1, 7])
+def test_next_to_no_budget_is_spent_and_answered_with_pictures(target, public, budget):
+    door = open_door(target, budget=budget)
+    made = SHORT(door, public, count_per_class=2)
+    assert 1 <= door.account.asked <= budget
+    assert len(made.images) == 8
+
+
 def test_copies_that_are_voted_on_are_as_many_as_their_share_pays_for():
     copies = partial(SHORT.vote_copies, class_count=10, count_per_class=200)
     assert [copies(budget) for budget in (24_999, 25_000, 60_000, 10**6)] == [0, 1, 2, 8]

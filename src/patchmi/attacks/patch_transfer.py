@@ -98,6 +98,10 @@ class PatchTransfer(AbstractAttack):
             candidate_factor=self.recipe.candidate_factor if self.uses_target else 1.0,
         )
 
+    def public_budget(self, budget: int) -> int:
+        """Public images that are asked about: one at least, or students would have nothing to learn from."""
+        return max(1, int(self.public_share * budget))
+
     def vote_copies(self, budget: int, *, class_count: int, count_per_class: int) -> int:
         """Shaken copies of each final image that the target can vote on; 0: too few labels for one."""
         count = int(self.vote_share * budget) // (class_count * candidate_count(count_per_class))
@@ -184,7 +188,7 @@ class PatchTransfer(AbstractAttack):
         """Ask about public images: first any, then such as the students think are of each class."""
         door, classes = surrogate.door, torch.arange(surrogate.class_count)
         for number in range(1, ROUND_COUNT + 1):
-            goal = int(self.public_share * door.budget * number / ROUND_COUNT)
+            goal = math.ceil(self.public_budget(door.budget) * number / ROUND_COUNT)
             # What is drawn may have been sent before, and is free then: a few tries spend the round's share.
             for _ in range(TRIES):
                 missing = goal - door.account.stages.get(PUBLIC, 0)
@@ -209,7 +213,7 @@ class PatchTransfer(AbstractAttack):
         if share_done <= begun:
             return
         door = surrogate.door
-        goal = door.budget - int(self.public_share * door.budget) - kept_for_votes
+        goal = door.budget - self.public_budget(door.budget) - kept_for_votes
         due = int(goal * (share_done - begun) / (1 - begun)) - door.account.stages.get(GENERATED, 0)
         if due >= ASKED_AT_ONCE or (share_done == 1 and due > 0):
             surrogate.ask(self._most_informative(surrogate, game, due), stage=GENERATED)
