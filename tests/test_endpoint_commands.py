@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tests.inference_server import Server, output, serving
 
 from patchmi.cli import main
@@ -320,6 +320,15 @@ def test_scores_of_a_model_that_answers_labels_are_refused_before_judges_are_tra
     line = refusal(capsys, *home.audit(server, tmp_path / "run", *home.private, "--access", "score"))
     assert "answers labels alone; give --access label" in line
     assert not without_noise(server.asked)
+
+
+def test_a_model_that_answers_labels_is_audited_by_its_labels_alone(home, server, tmp_path):
+    server.shown = lambda scores: output("INT64", scores.argmax(axis=1))
+    assert main(home.audit(server, tmp_path / "run")) == 0
+    result = read_result(tmp_path / "run" / "result.json")
+    made = load_file(tmp_path / "run" / "reconstructions.safetensors")
+    named = home.classify(made["images"].numpy()).argmax(axis=1) == made["labels"].numpy()
+    assert result["scores"]["target_top1"]["value"] == pytest.approx(named.mean())
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,17 @@ from torch import nn
 from patchmi.attacks import RECIPES, ClassPatchScale, PatchTransfer
 from patchmi.attacks.base import to_bytes
 from patchmi.attacks.patch_transfer import GENERATED, NO_VOTE_NOTE, PUBLIC, VOTES
-from patchmi.attacks.surrogate import Surrogate, answer_of, even_shares
-from patchmi.target import AccessDenied, LabelAccess, OutputMode, ScoreAccess, Target, WhiteBox, oracle_of
+from patchmi.attacks.surrogate import Surrogate, even_shares
+from patchmi.target import (
+    AccessDenied,
+    LabelAccess,
+    OutputMode,
+    ScoreAccess,
+    Target,
+    WhiteBox,
+    answer_of,
+    oracle_of,
+)
 from patchmi.types import silent
 from patchmi.views import IDENTITY
 

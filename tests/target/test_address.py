@@ -9,11 +9,10 @@ from tests.inference_server import output, serving
 
 from patchmi.target import (
     AccessDenied,
-    LabelAccess,
-    ScoreAccess,
     TargetFile,
     TargetInvalid,
     TargetMisread,
+    answer_of,
     answers,
     check_accuracy,
     open_black_box,
@@ -86,8 +85,8 @@ def test_a_door_to_it_gets_what_it_shows_and_records_each_request_as_it_arrives(
             lengths.append(len(records))
 
     lengths: list[int] = []
-    door = open_black_box(ScoreAccess, target, budget=6, record=Kept())
-    shown = door.scores(images, stage="look")
+    door = open_black_box(target, access="score", budget=6, record=Kept())
+    shown = answer_of(door, images, stage="look")
     expected = light(images.numpy())
     torch.testing.assert_close(shown.numpy(), np.where(expected > 0.5, expected.round(1), 0).astype("f4"))
     assert lengths == [2, 2, 2]
@@ -100,9 +99,10 @@ def test_one_of_labels_is_recognised_and_grants_no_scores(server):
     assert target.access == "label"
     assert any("answers labels" in finding for finding in findings)
     with pytest.raises(AccessDenied, match="answers labels alone; give --access label"):
-        open_black_box(ScoreAccess, target, budget=1)
-    door = open_black_box(LabelAccess, target, budget=1)
-    assert door.labels(torch.full((1, *SHAPE), 255, dtype=torch.uint8), stage="look").tolist() == [2]
+        open_black_box(target, access="score", budget=1)
+    door = open_black_box(target, access="label", budget=1)
+    white = torch.full((1, *SHAPE), 255, dtype=torch.uint8)
+    assert answer_of(door, white, stage="look").tolist() == [[0, 0, 1]]
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,8 @@ from patchmi import machine
 from patchmi.attacks.base import AbstractAttack
 from patchmi.attacks.latent_rounds import ClassLatents, Rounds, search_in_rounds
 from patchmi.attacks.public_gan import GanTraining, PublicGan
-from patchmi.attacks.surrogate import answer_of
 from patchmi.runs import Cache, Checkpoint
-from patchmi.target import BlackBox
+from patchmi.target import BlackBox, answer_of
 from patchmi.types import Access, Images, Labels, Latents, Observer, Progress, Reconstructions
 
 BOUND = 1.5

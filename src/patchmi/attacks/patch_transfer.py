@@ -19,10 +19,10 @@ from patchmi.attacks.base import AbstractAttack, merge_snapshots, to_bytes
 from patchmi.attacks.patch_mi import CROPS_NOTE, play
 from patchmi.attacks.patch_mi_game import Game
 from patchmi.attacks.patch_mi_recipes import RECIPES, Recipe
-from patchmi.attacks.surrogate import Surrogate, answer_of
+from patchmi.attacks.surrogate import Surrogate
 from patchmi.networks import ARCHITECTURES
 from patchmi.runs import Cache, Checkpoint
-from patchmi.target import BlackBox
+from patchmi.target import BlackBox, answer_of
 from patchmi.types import Access, Bytes, Images, Labels, Observer, Progress, Reconstructions
 
 ASKED_AT_ONCE = 64

@@ -20,8 +20,8 @@ from patchmi import machine
 from patchmi.attacks.base import descend, to_bytes
 from patchmi.losses import Moments
 from patchmi.networks import ARCHITECTURES
-from patchmi.target import BlackBox, LabelAccess, Queries, ScoreAccess
-from patchmi.types import Bytes, Images, Labels, Logits, Progress, Scores
+from patchmi.target import BlackBox, Queries, answer_of
+from patchmi.types import Images, Labels, Logits, Progress
 from patchmi.views import Views
 
 BATCH_SIZE = 128
@@ -149,11 +149,3 @@ def even_shares(labels: Labels, stages: Labels) -> Float[Tensor, " n"]:
     counts = (stages * shape[1] + labels).bincount(minlength=shape[0] * shape[1]).view(shape)
     class_counts = (counts > 0).sum(dim=1)
     return 1 / (shape[0] * class_counts[stages] * counts[stages, labels]).float()
-
-
-def answer_of(door: BlackBox, images: Bytes, *, stage: str) -> Scores:
-    """What a door answers, as class shares: its scores, or 1 for its label."""
-    if isinstance(door, ScoreAccess):
-        return door.scores(images, stage=stage)
-    assert isinstance(door, LabelAccess)
-    return F.one_hot(door.labels(images, stage=stage), door.class_count).float()

@@ -12,7 +12,7 @@ import torch
 from patchmi.attacks.base import SNAPSHOT_SHARES, snapshot_count
 from patchmi.audit.plan import Plan, Private
 from patchmi.runs import Journal, RunFolder
-from patchmi.target import ScoreAccess, Target, answers, open_black_box
+from patchmi.target import Target, answer_of, answers, open_black_box
 from patchmi.types import Images, Logits, Progress
 
 ANSWERS = "audit.queries"
@@ -38,8 +38,9 @@ class Questions:
         self._progress = progress
         self._door = None
         if target.address is not None:
+            access = "label" if target.access == "label" else "score"
             self._door = open_black_box(
-                ScoreAccess, target, budget=sys.maxsize, record=Journal(run.path(ANSWERS))
+                target, access=access, budget=sys.maxsize, record=Journal(run.path(ANSWERS))
             )
 
     def answers(self, images: Images, *, stage: str) -> Logits:
@@ -57,7 +58,7 @@ class Questions:
         sent = (images * 255).round().byte().split(self._door.batch_size)
         scores = []
         for number in self._progress(range(len(sent)), f"The target is asked about {stage}"):
-            scores.append(self._door.scores(sent[number], stage=stage))
+            scores.append(answer_of(self._door, sent[number], stage=stage))
         return torch.cat(scores).clamp_min(torch.finfo(torch.float32).tiny).log()
 
     def described(self) -> dict[str, Any]:

@@ -18,9 +18,7 @@ from patchmi.runs import Cache, Journal, RunFolder
 from patchmi.target import (
     Account,
     BlackBox,
-    LabelAccess,
     Queries,
-    ScoreAccess,
     Target,
     Training,
     WhiteBox,
@@ -278,10 +276,10 @@ def open_door(target: Target, plan: Plan, *, record: Journal | None = None) -> W
     Raises:
         AccessDenied: The target grants less.
     """
-    if plan.grant.access == "white-box":
+    grant = plan.grant
+    if grant.access == "white-box":
         return WhiteBox(target)
-    door = {"score": ScoreAccess, "label": LabelAccess}[plan.grant.access]
-    return open_black_box(door, target, budget=plan.grant.budget, mode=plan.grant.mode, record=record)
+    return open_black_box(target, access=grant.access, budget=grant.budget, mode=grant.mode, record=record)
 
 
 def _write(

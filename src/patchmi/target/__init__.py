@@ -12,6 +12,7 @@ from patchmi.target.black_box import (
     Oracle,
     OutputMode,
     ScoreAccess,
+    answer_of,
     open_black_box,
     oracle_of,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "TargetMisread",
     "Training",
     "WhiteBox",
+    "answer_of",
     "answers",
     "as_target",
     "check_accuracy",

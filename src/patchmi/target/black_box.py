@@ -10,12 +10,13 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, final, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from patchmi.target.access import AccessDenied, Target, answers
 from patchmi.target.address import AddressedModel
@@ -325,17 +326,22 @@ class LabelAccess(BlackBox):
         return int(answer)
 
 
-_Door = TypeVar("_Door", ScoreAccess, LabelAccess)
+def answer_of(door: BlackBox, images: Bytes, *, stage: str) -> Scores:
+    """What a door answers, as class shares: its scores, or 1 for its label."""
+    if isinstance(door, ScoreAccess):
+        return door.scores(images, stage=stage)
+    assert isinstance(door, LabelAccess)
+    return F.one_hot(door.labels(images, stage=stage), door.class_count).float()
 
 
 def open_black_box(
-    door: type[_Door], target: Target, *, budget: int, mode: OutputMode = PLAIN, record: Record | None = None
-) -> _Door:
+    target: Target, *, access: Access, budget: int, mode: OutputMode = PLAIN, record: Record | None = None
+) -> BlackBox:
     """A door to a target, at hand or at an address.
 
     Args:
-        door: `ScoreAccess` or `LabelAccess`.
         target: Who answers.
+        access: `score` or `label`.
         budget: Images that may be sent.
         mode: What the model makes of its scores.
         record: Keeps every answer; of an address, each request's as it arrives.
@@ -343,8 +349,9 @@ def open_black_box(
     Raises:
         AccessDenied: The target grants less.
     """
-    if target.access == "label" and door is ScoreAccess:
+    if target.access == "label" and access == "score":
         raise AccessDenied(f"{target.name}: answers labels alone; give --access label")
+    door = {"score": ScoreAccess, "label": LabelAccess}[access]
     model = target.model
     batch_size = model.oracle.endpoint.batch_size if isinstance(model, AddressedModel) else ASKED_AT_ONCE
     return door(
