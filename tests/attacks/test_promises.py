@@ -48,7 +48,7 @@ BRIEF: dict[str, AbstractAttack] = {
     ),
     "generative": GenerativeMI(
         gan=GanTraining(step_count=60, batch_size=64, latent_size=32, width=16, learning_rate=1e-3),
-        restart_count=5,
+        restart_count=10,
     ),
     "variational": VariationalMI(
         gan=GanTraining(step_count=60, width=16, latent_size=16, batch_size=32, learning_rate=2e-3),

@@ -77,7 +77,8 @@ def test_a_module_is_taken_as_it_is():
     assert target.architecture == "Sequential"
     assert findings == ()
     with torch.no_grad():
-        assert torch.equal(answers(target, pixels()), model(pixels()))
+        # Its layout may be another, and the last bits with it.
+        torch.testing.assert_close(answers(target, pixels()), model(pixels()), rtol=1e-5, atol=1e-6)
 
 
 def test_classes_without_names_are_numbered():
