@@ -42,15 +42,8 @@ class Cost:
     @property
     def seconds(self) -> float:
         """All stages."""
-        return math.fsum(
-            (
-                self.judges_seconds,
-                self.attack_seconds,
-                self.control_seconds,
-                self.scores_seconds,
-                self.waiting_seconds or 0.0,
-            )
-        )
+        computed = self.judges_seconds + self.attack_seconds + self.control_seconds + self.scores_seconds
+        return computed + (self.waiting_seconds or 0.0)
 
 
 def estimate_cost(
