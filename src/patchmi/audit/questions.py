@@ -11,6 +11,7 @@ import torch
 
 from patchmi.attacks.base import SNAPSHOT_SHARES, snapshot_count
 from patchmi.audit.plan import Plan, Private
+from patchmi.audit.stages import to_bytes
 from patchmi.runs import Journal, RunFolder
 from patchmi.target import Target, answer_of, answers, open_black_box
 from patchmi.types import Images, Logits, Progress
@@ -55,7 +56,7 @@ class Questions:
         """
         if self._door is None:
             return answers(self.target, images)
-        sent = (images * 255).round().byte().split(self._door.batch_size)
+        sent = to_bytes(images).split(self._door.batch_size)
         scores = []
         for number in self._progress(range(len(sent)), f"The target is asked about {stage}"):
             scores.append(answer_of(self._door, sent[number], stage=stage))
