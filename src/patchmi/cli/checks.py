@@ -41,18 +41,16 @@ def check_rate(rate: float | None) -> None:
         raise ValueError(f"--rate {rate:g}: give more than 0 images a second, or leave it out")
 
 
-def check_address(options: Audit | Attack | Score, *, is_address: bool) -> None:
+def check_address(options: Audit | Attack | Score) -> None:
     """Refuse what an address cannot give, before it is asked, and options of an address where there is none.
-
-    Args:
-        options: The command.
-        is_address: Whether its target is at one.
 
     Raises:
         ValueError: Naming the option.
     """
+    from patchmi.target import is_address
+
     check_counts(options, "class_count", "images_per_request")
-    if is_address:
+    if options.target is not None and is_address(options.target):
         if isinstance(options, AttackOptions) and options.access == "white-box":
             raise ValueError(
                 f"--target {options.target}: an address only answers; add --access score, or label"

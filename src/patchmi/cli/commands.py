@@ -2,13 +2,12 @@
 
 import shlex
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchmi.cli import suites
 from patchmi.cli.checks import (
-    check_access,
     check_address,
     check_attack,
     check_counts,
@@ -16,16 +15,14 @@ from patchmi.cli.checks import (
     check_shares,
 )
 from patchmi.cli.config import write_options
+from patchmi.cli.given import chosen_attack, grant_of, private_files, run_config, target_file
 from patchmi.cli.images import draw, inspect
 from patchmi.cli.options import (
-    DEFAULT_ATTACKS,
     Attack,
-    AttackOptions,
     Audit,
     Data,
     Demo,
     Inspect,
-    JudgeOptions,
     Make,
     Options,
     Report,
@@ -34,14 +31,11 @@ from patchmi.cli.options import (
     Train,
 )
 from patchmi.cli.screen import DONE, print_path, print_verdict, say, show_progress
-from patchmi.cli.settings import read_settings
 
 if TYPE_CHECKING:
-    from patchmi.attacks import AbstractAttack
-    from patchmi.audit import Grant, Judge, Plan, Private
-    from patchmi.case import Case, PrivateFiles
+    from patchmi.audit import Judge, Plan, Private
+    from patchmi.case import Case
     from patchmi.runs import RunFolder
-    from patchmi.target import TargetFile
 
 
 def run_command(options: Options, arguments: list[str]) -> int:
@@ -78,14 +72,14 @@ def run_command(options: Options, arguments: list[str]) -> int:
 
 def _demo(options: Demo, *, command: str) -> int:
     check_attack(options)
-    attack, grant = _attack(options), _grant(options)
+    attack, grant = chosen_attack(options), grant_of(options)
     from patchmi.data import load_public
     from patchmi.demo import DIGIT_SHAPE, run_demo
     from patchmi.runs import open_run
 
     # Before the folder is taken: a source that is not there must leave nothing behind.
     public = load_public(options.public, image_shape=DIGIT_SHAPE, count=options.public_count)
-    with open_run(options.out, config=_config(options), resume=options.resume) as run:
+    with open_run(options.out, config=run_config(options), resume=options.resume) as run:
         path = run_demo(
             run,
             attack=attack,
@@ -106,15 +100,15 @@ def _audit(options: Audit, *, command: str) -> int:
     check_attack(options)
     check_counts(options, "judge_steps")
     check_shares(options, "held_out_share", "max_bad", "declared_accuracy")
-    attack = _attack(options)
-    _check_target(options)
+    attack = chosen_attack(options)
+    check_address(options)
     from patchmi.audit import Plan, audit, audit_inputs, check_votes, open_door
     from patchmi.case import open_case, open_judges, open_public
     from patchmi.runs import open_run
 
     case = open_case(
-        _target_file(options),
-        _private_files(options),
+        target_file(options),
+        private_files(options),
         declared_accuracy=options.declared_accuracy,
     )
     public, public_notes = open_public(
@@ -147,14 +141,14 @@ def _audit(options: Audit, *, command: str) -> int:
         count_per_class=options.count_per_class,
         release_context=options.release_context,
         command=command,
-        grant=_grant(options),
+        grant=grant_of(options),
     )
     open_door(case.target, plan)  # refuses now what an attack would refuse after the judges were trained
     check_votes(given, plan.rule)
     if options.dry_run:
         return _estimate(options, case, plan, given=given)
     with ExitStack() as stack:
-        run = stack.enter_context(open_run(options.out, config=_config(options), resume=options.resume))
+        run = stack.enter_context(open_run(options.out, config=run_config(options), resume=options.resume))
         # Before anything is trained: what is taken from the folder must have been made of the same.
         run.pin_inputs(audit_inputs(case.target_digest, case.private, given, public))
         observe, finish = _tracking(options, run, stack)
@@ -178,13 +172,13 @@ def _audit(options: Audit, *, command: str) -> int:
 
 def _attack_only(options: Attack) -> int:
     check_attack(options)
-    attack = _attack(options)
-    _check_target(options)
+    attack = chosen_attack(options)
+    check_address(options)
     from patchmi.audit import Plan, attack_only, open_door
     from patchmi.case import open_case, open_public
     from patchmi.runs import open_run
 
-    case = open_case(_target_file(options), None)
+    case = open_case(target_file(options), None)
     public, notes = open_public(
         options.public, None, image_shape=case.target.image_shape, count=options.public_count
     )
@@ -195,11 +189,11 @@ def _attack_only(options: Attack) -> int:
         public,
         seeds=tuple(range(options.seeds)),
         count_per_class=options.count_per_class,
-        grant=_grant(options),
+        grant=grant_of(options),
     )
     open_door(case.target, plan)  # refuses now what the attack would refuse
     with ExitStack() as stack:
-        run = stack.enter_context(open_run(options.out, config=_config(options), resume=options.resume))
+        run = stack.enter_context(open_run(options.out, config=run_config(options), resume=options.resume))
         observe, _ = _tracking(options, run, stack)
         path = attack_only(
             run,
@@ -217,7 +211,7 @@ def _score(options: Score, *, command: str) -> int:
     check_counts(options, "public_count", "judge_steps")
     check_shares(options, "held_out_share", "max_bad")
     check_rate(options.rate)
-    _check_target(options)
+    check_address(options)
     from patchmi.audit import Findings, check_votes, score, score_inputs
     from patchmi.case import in_order_of, open_case, open_judges, open_pictures, open_private
     from patchmi.runs import open_run
@@ -227,7 +221,7 @@ def _score(options: Score, *, command: str) -> int:
         raise ValueError("score: name the pictures, as in `patchmi score theirs.npz --private data/train`")
     if not options.made_by.strip():
         raise ValueError("--made-by: give the attack a name")
-    private_files = _private_files(options)
+    files = private_files(options)
     pictures, notes = open_pictures(
         options.reconstructions,
         untrained=options.untrained,
@@ -242,14 +236,14 @@ def _score(options: Score, *, command: str) -> int:
     target = digest = private = None
     target_findings: tuple[str, ...] = ()
     if options.target is not None:
-        file = replace(_target_file(options), image_shape=pictures.image_shape)
-        if is_address(file.source) and private_files is None and not file.class_names:
+        file = replace(target_file(options), image_shape=pictures.image_shape)
+        if is_address(file.source) and files is None and not file.class_names:
             file = replace(file, class_count=file.class_count or len(pictures.class_names))
-        case = open_case(file, private_files)
+        case = open_case(file, files)
         target, digest, private = case.target, case.target_digest, case.private
         target_findings, notes = case.findings.target, (*notes, *case.findings.images)
-    elif private_files is not None:
-        private, seen = open_private(private_files, image_shape=pictures.image_shape)
+    elif files is not None:
+        private, seen = open_private(files, image_shape=pictures.image_shape)
         notes = (*notes, *seen)
     if known := private or target:
         pictures, matched = in_order_of(known.class_names, pictures)
@@ -264,7 +258,7 @@ def _score(options: Score, *, command: str) -> int:
     for finding in (*findings.target, *findings.images):
         say(finding)
     check_votes(given, pictures.rule)
-    with open_run(options.out, config=_config(options), resume=options.resume) as run:
+    with open_run(options.out, config=run_config(options), resume=options.resume) as run:
         run.pin_inputs(score_inputs(pictures, digest, private, given))
         path = score(
             run,
@@ -362,69 +356,6 @@ def _tracking(options: Audit | Attack, run: "RunFolder", stack: ExitStack) -> An
     return lambda step, losses: tracker.log(losses, step=step), finish
 
 
-_NO_PART_OF_A_RUN = {
-    "out",
-    "resume",
-    "config",
-    "init",
-    "dry_run",
-    "gate",
-    "track",
-    "rate",
-    "images_per_request",
-}
-"""Options that change nothing that is computed: who must ask more slowly goes on with the same run."""
-
-
-def _config(options: Demo | Audit | Attack | Score) -> dict[str, Any]:
-    """The options that a result depends on; the others as null."""
-    return {name: None if name in _NO_PART_OF_A_RUN else value for name, value in asdict(options).items()}
-
-
-def _check_target(options: Audit | Attack | Score) -> None:
-    from patchmi.target import is_address
-
-    check_address(options, is_address=options.target is not None and is_address(options.target))
-
-
-def _target_file(options: Audit | Attack | Score) -> "TargetFile":
-    from patchmi.target import TargetFile
-
-    if options.target is None:
-        raise ValueError("--target: name the model, as in `patchmi audit --target model.safetensors …`")
-    return TargetFile(
-        options.target,
-        architecture=options.architecture,
-        weights=options.weights,
-        class_names=options.class_names,
-        image_shape=options.image_shape,
-        mean=options.mean,
-        std=options.std,
-        trust_model=options.trust_model,
-        class_count=options.class_count,
-        input_name=options.input_name,
-        images_per_request=options.images_per_request,
-        images_per_second=options.rate,
-        sees_private=isinstance(options, JudgeOptions) and options.send_held_out,
-    )
-
-
-def _private_files(options: JudgeOptions) -> "PrivateFiles | None":
-    from patchmi.case import PrivateFiles
-
-    if options.private is None:
-        if options.held_out is not None:
-            raise ValueError("--held-out: belongs to --private; give both")
-        return None
-    return PrivateFiles(
-        options.private,
-        options.held_out,
-        options.held_out_share,
-        options.max_bad,
-        options.show_private,
-    )
-
-
 def _trained_judges(run: "RunFolder", private: "Private | None", step_count: int) -> "list[Judge]":
     from patchmi.case import train_judges
 
@@ -437,24 +368,3 @@ def _reference(run: "RunFolder", private: "Private", step_count: int) -> Any:
     from patchmi.case import train_reference
 
     return train_reference(run, private, step_count=step_count, progress=show_progress)
-
-
-def _grant(options: AttackOptions) -> "Grant":
-    from patchmi.audit import Grant
-    from patchmi.target import OutputMode
-
-    mode = OutputMode(options.top_k, options.decimals, options.noise, options.temperature)
-    return Grant(options.access, options.budget, mode, options.rate)
-
-
-def _attack(options: AttackOptions) -> "AbstractAttack":
-    from patchmi.attacks import choose_attack
-
-    check_access(options)
-    settings = read_settings(options.setting)
-    for name in ("recipe", "step_count", "precision"):
-        if (value := getattr(options, name)) is not None:
-            settings[name] = value
-    attack = choose_attack(options.attack or DEFAULT_ATTACKS[options.access], settings)
-    attack.check_access(options.access)  # before anything is opened
-    return attack
