@@ -19,6 +19,9 @@ Bytes = UInt8[Tensor, "n channels height width"]
 Labels = Int[Tensor, " n"]
 """Class indices, 0 to class count - 1."""
 
+Labelled = tuple[Float[Tensor, "labelled _ _ _"], Int[Tensor, " labelled"]]
+"""Images in [0, 1] and their classes, beside others of which there may be more, or larger ones."""
+
 Logits = Float[Tensor, "n classes"]
 """Unnormalised class scores."""
 
@@ -33,6 +36,9 @@ Features = Float[Tensor, "n features"]
 
 Latents = Float[Tensor, "n latent"]
 """Draws from N(0, I), the generator's source of variety."""
+
+PixelType = Literal["uint8", "float32"]
+"""What numbers a model at an address takes."""
 
 Access = Literal["white-box", "score", "label"]
 """What an attacker sees of the target: everything, the class scores, or the top label alone."""

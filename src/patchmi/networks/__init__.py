@@ -6,13 +6,16 @@ from patchmi.networks.conditional_gan import (
     ConditionalResNetGenerator,
     ProjectionDiscriminator,
 )
+from patchmi.networks.evaluation import in_evaluation
 from patchmi.networks.gan import DcganDiscriminator, DcganGenerator, WganCritic, WganGenerator
 from patchmi.networks.generator import CodeGenerator, ConditionalGenerator
 from patchmi.networks.patch_discriminator import ClassPatchDiscriminator, CodeClassifier, PatchDiscriminator
+from patchmi.networks.variants import Bottleneck, build_classifier, stages
 
 __all__ = [
     "ARCHITECTURES",
     "AuxiliaryClassifierDiscriminator",
+    "Bottleneck",
     "ClassPatchDiscriminator",
     "Classifier",
     "CodeClassifier",
@@ -25,4 +28,7 @@ __all__ = [
     "ProjectionDiscriminator",
     "WganCritic",
     "WganGenerator",
+    "build_classifier",
+    "in_evaluation",
+    "stages",
 ]

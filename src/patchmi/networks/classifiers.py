@@ -40,6 +40,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, *, before: int, after: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
+        self.skip_scale = 1.0
         self.main = nn.Sequential(
             nn.Conv2d(before, after, 3, stride, 1, bias=False),
             nn.BatchNorm2d(after),
@@ -57,7 +58,7 @@ class ResidualBlock(nn.Module):
         # A 1×1 convolution of stride 2, written so that oneDNN does not see it as one: the gradient of fewer
         # than 8 channels, channels last, overruns its buffer on processors with AVX2 alone (torch 2.13).
         beside = maps[..., :: self.stride, :: self.stride]
-        return F.relu(self.main(maps) + self.shortcut(beside))
+        return F.relu(self.main(maps) + self.skip_scale * self.shortcut(beside))
 
 
 class MixerBlock(nn.Module):

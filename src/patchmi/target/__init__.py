@@ -22,20 +22,30 @@ from patchmi.target.load import Opened, open_target
 from patchmi.target.misreading import AccuracyCheck, TargetMisread, check_accuracy
 from patchmi.target.probe import probe_target
 from patchmi.target.reading import TargetFile, TargetInvalid
-from patchmi.target.train import Training, train_classifier
+from patchmi.target.train import (
+    PLAIN_TRAINING,
+    Batch,
+    Hooks,
+    Training,
+    cross_entropy,
+    train_classifier,
+)
 
 __all__ = [
     "PLAIN",
+    "PLAIN_TRAINING",
     "AccessDenied",
     "Account",
     "AccuracyCheck",
     "AsClassifier",
+    "Batch",
     "BlackBox",
     "BudgetSpent",
     "Description",
     "Endpoint",
     "EndpointFailed",
     "EndpointOracle",
+    "Hooks",
     "LabelAccess",
     "Opened",
     "Oracle",
@@ -52,6 +62,7 @@ __all__ = [
     "answers",
     "as_target",
     "check_accuracy",
+    "cross_entropy",
     "is_address",
     "open_black_box",
     "open_target",

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from patchmi.networks.classifiers import ARCHITECTURES
+from patchmi.networks import ARCHITECTURES, build_classifier
 from patchmi.target.reading import TargetInvalid, in_one_line, listed
 from patchmi.target.state_dict import Weights, fit_weights
 from patchmi.target.torchvision_import import make_torchvision_importable
@@ -31,7 +31,7 @@ def build_network(architecture: str, weights: Weights, *, class_count: int | Non
         TargetInvalid: If there is no such architecture, or it cannot be made.
     """
     origin, _, name = architecture.partition(":")
-    if not re.fullmatch(r"[\w.]+:[\w.-]+", architecture):
+    if not re.fullmatch(r"[\w.]+:[\w.+-]+", architecture):
         raise TargetInvalid(
             f"--architecture {architecture}: give timm:NAME, patchmi:NAME or package.module:function"
         )
@@ -87,21 +87,24 @@ def _timm_network(name: str, weights: Weights) -> nn.Module:
 
 
 def _own_network(name: str, weights: Weights) -> nn.Module:
-    if name not in ARCHITECTURES:
+    base, *changes = name.split("+")
+    if base not in ARCHITECTURES:
         raise TargetInvalid(f"patchmi:{name}: no such architecture; give one of {', '.join(ARCHITECTURES)}")
-    first = _layer(weights, "trunk.2" if name == "mlp" else "trunk.0", "weight")
-    head = _layer(weights, "head", "weight")
+    first = _layer(weights, "trunk.2" if base == "mlp" else "trunk.0", "weight")
+    head = _layer(weights, "head.decision" if "bottleneck" in changes else "head", "weight")
     if first is None or head is None or first.ndim < 2:
         raise TargetInvalid(f"patchmi:{name}: these are not its weights ({listed(list(weights))})")
     width, channel_count = first.shape[:2]
-    if name == "mlp":
+    if base == "mlp":
         width, channel_count = width // 16, channel_count // 1024
     sizes = {"class_count": len(head), "channel_count": channel_count, "width": width}
     try:
         with torch.device("meta"):  # a file that lies about a width must not cost memory
-            fit_weights(weights, ARCHITECTURES[name](**sizes), source=f"patchmi:{name}")
-        return ARCHITECTURES[name](**sizes)
-    except (RuntimeError, ZeroDivisionError) as error:
+            fit_weights(weights, build_classifier(name, **sizes), source=f"patchmi:{name}")
+        return build_classifier(name, **sizes)
+    except TargetInvalid:
+        raise
+    except (RuntimeError, ZeroDivisionError, ValueError) as error:
         raise TargetInvalid(f"patchmi:{name}: cannot be made with {sizes} ({in_one_line(error)})") from None
 
 
