@@ -20,10 +20,12 @@ from patchmi.metrics.intervals import (
     clopper_pearson,
     cluster_interval,
     difference_interval,
+    maximum_interval,
     zero_success_upper_bound,
 )
 from patchmi.metrics.neighbours import NeighbourRatio, nearest_distances, neighbour_ratio
 from patchmi.metrics.prdc import PRDC, nearest_ball_prdc, prdc, prdc_by_class
+from patchmi.metrics.robustness import robust_hits
 from patchmi.metrics.student import student_accuracy
 
 __all__ = [
@@ -44,12 +46,14 @@ __all__ = [
     "has_features",
     "judge_agreement",
     "lowest_agreement",
+    "maximum_interval",
     "nearest_ball_prdc",
     "nearest_distances",
     "neighbour_ratio",
     "prdc",
     "prdc_by_class",
     "predict_logits",
+    "robust_hits",
     "student_accuracy",
     "top_k_accuracy",
     "top_k_hits",

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from patchmi.networks import in_evaluation
 from patchmi.target.penultimate import recorded_features
 from patchmi.types import Features, Images, Logits
 
@@ -54,15 +55,15 @@ def has_features(model: nn.Module, images: Images) -> bool:
     return True
 
 
+def device_of(model: nn.Module, images: Images) -> torch.device:
+    """Where the model's weights are; of one without weights, where the images are."""
+    return next((parameter.device for parameter in model.parameters()), images.device)
+
+
 def _answers(model: nn.Module, images: Images, batch_size: int) -> Iterator[Logits]:
-    """Logits of each batch in evaluation mode, without gradients; the mode is put back in the end."""
-    device = next((parameter.device for parameter in model.parameters()), images.device)
-    was_training = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
+    """Logits of each batch in evaluation mode, without gradients."""
+    device = device_of(model, images)
+    with in_evaluation(model):
         for batch in images.split(batch_size):
             with torch.no_grad():
                 yield model(batch.to(device))
-    finally:
-        for module, training in was_training.items():
-            module.training = training

@@ -93,7 +93,7 @@ def cluster_interval(
     if values.numel() == 1 and bounds is None:
         raise ValueError("one value has no interval: measure more classes or seeds, or give its bounds")
     values = values.double().cpu()
-    low, high = _bootstrap_limits(values, level=level, resample_count=resample_count, seed=seed)
+    low, high = _bootstrap_limits(values[None], level=level, resample_count=resample_count, seed=seed)
     if values.shape[1] < FEW_CLASSES:
         student_low, student_high = _student_limits(_unit_means(values)[None], level)
         low, high = min(low, float(student_low)), max(high, float(student_high))
@@ -102,6 +102,49 @@ def cluster_interval(
         exact = clopper_pearson(int(class_means.sum()), class_means.numel(), level)
         low, high = min(low, exact.low), max(high, exact.high)
     return _estimate(values, low, high, bounds)
+
+
+def maximum_interval(
+    values: Float[Tensor, "arms seeds classes"],
+    *,
+    level: float = 0.95,
+    resample_count: int = 2000,
+    seed: int = 0,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+) -> tuple[int, Estimate]:
+    """The arm with the highest mean, and an interval of the highest mean of all arms.
+
+    The upper limit is that of the bootstrap which draws the same classes and seeds for all arms and takes the
+    highest arm anew each time: arms that are nearly as good raise it. It is never below the best arm's own
+    (`cluster_interval`), which has the Student interval where classes are few. The lower limit is the best
+    arm's own: the maximum is at least what that arm reaches, and the highest of resampled means would put
+    the limit higher still, when the mean of an arm that was chosen for being the highest is already too high.
+    Even so it costs coverage at the lower end where several arms are equally good. Simulated with 10 classes
+    and 3 seeds, of 95 % there are 96 left with two such arms and 93 with four that find the same classes
+    hard, 75 with eight that have nothing in common; with one arm .1 above all others, 94 and more.
+
+    An arm that is below another one everywhere changes nothing. A single arm has its `cluster_interval`.
+
+    Args:
+        values: A measure per arm, seed and class; seeds and classes mean the same in all arms.
+        level: Confidence level, between 0 and 1.
+        resample_count: Bootstrap resamples.
+        seed: Seed of the resampling.
+        bounds: Least and greatest possible value, to which the limits are clipped.
+
+    Returns:
+        The place of the best arm, the first of equals, and the estimate; n counts the best arm's values.
+
+    Raises:
+        ValueError: If there is no arm, a value is not finite, or one value has neither bounds nor company.
+    """
+    if values.numel() == 0 or not bool(values.isfinite().all()):
+        raise ValueError("a maximum needs finite values, at least one arm, one seed and one class")
+    values = values.double().cpu()
+    best = int(values.mean(dim=(1, 2)).argmax())
+    own = cluster_interval(values[best], level=level, resample_count=resample_count, seed=seed, bounds=bounds)
+    _, high = _bootstrap_limits(values, level=level, resample_count=resample_count, seed=seed)
+    return best, _estimate(values[best], own.low, max(own.high, high), bounds)
 
 
 def difference_interval(
@@ -141,7 +184,7 @@ def difference_interval(
     bounds = (-1.0, 1.0)
     if not bool(difference.isfinite().all()) or difference.numel() == 0:
         raise ValueError("a difference needs finite rates, at least one seed and at least one class")
-    low, high = _bootstrap_limits(difference, level=level, resample_count=resample_count, seed=seed)
+    low, high = _bootstrap_limits(difference[None], level=level, resample_count=resample_count, seed=seed)
     if difference.shape[1] < FEW_CLASSES:
         means = _unit_means(difference)
         grid = torch.linspace(float(means.min()), float(means.max()), _GRID_SIZE, dtype=means.dtype)
@@ -168,14 +211,14 @@ def _unit_means(values: Float[Tensor, "seeds classes"]) -> Float[Tensor, " units
 
 
 def _bootstrap_limits(
-    values: Float[Tensor, "seeds classes"], *, level: float, resample_count: int, seed: int
+    values: Float[Tensor, "arms seeds classes"], *, level: float, resample_count: int, seed: int
 ) -> tuple[float, float]:
-    """Percentile limits of the mean over drawn seeds x drawn classes."""
+    """Percentile limits of the highest arm's mean over seeds x classes, which are drawn once for all arms."""
     generator = torch.Generator().manual_seed(seed)
-    seed_count, class_count = values.shape
+    _, seed_count, class_count = values.shape
     class_weights = _draw_weights(class_count, resample_count, generator)
     seed_weights = _draw_weights(seed_count, resample_count, generator)
-    means = ((seed_weights @ values) * class_weights).sum(dim=1)
+    means = ((seed_weights @ values) * class_weights).sum(dim=2).amax(dim=0)
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=means.dtype)
     low, high = torch.quantile(means, tails).tolist()
     return low, high
