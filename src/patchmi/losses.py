@@ -149,7 +149,9 @@ def feature_loss(features: Features, centre: Float[Tensor, " features"]) -> Scal
     return (features.float() - centre).square().mean()
 
 
-IDENTITY_LOSSES = {
+IdentityLoss = Literal["cross_entropy", "max_margin", "logit"]
+
+IDENTITY_LOSSES: dict[str, Callable[[Logits, Labels], Scalar]] = {
     "cross_entropy": identity_loss,
     "max_margin": max_margin_loss,
     "logit": logit_loss,

@@ -62,6 +62,18 @@ def affine_views(*, degrees: float = 20.0, flips: bool = False, draw_count: int 
     return Views(transform, draw_count=draw_count, keeps_original=True)
 
 
+def blurred_views() -> Views:
+    """Against networks that answer to fine texture: six varied copies, half of them blurred.
+
+    Blurred by 0.5 to 1 pixel.
+    """
+    transform = nn.Sequential(
+        augmentation.RandomAffine(20.0, translate=(0.1, 0.1), scale=(0.85, 1.15), p=1.0),
+        augmentation.RandomGaussianBlur((5, 5), (0.5, 1.0), p=0.5),
+    )
+    return Views(transform, draw_count=6, keeps_original=False)
+
+
 def paper_digit_views(image_size: int) -> Views:
     """The published block for MNIST and EMNIST: the image and one copy, turned by ±20° and re-cropped.
 
@@ -131,6 +143,24 @@ def slight_views(image_size: int, *, flips: bool, draw_count: int) -> Views:
         augmentation.RandomRotation(5.0, p=0.5),
     )
     return Views(transform, draw_count=draw_count, keeps_original=False)
+
+
+def trapdoor_views(sides: tuple[int, int], *, flips: bool) -> nn.Module:
+    """Trap-MID's, each half of the times: re-cropped from .8 of the area, mirrored, turned by ±30°.
+
+    Args:
+        sides: Height and width of the images in pixels.
+        flips: Whether images are mirrored.
+    """
+    height, width = sides
+    mirror = (augmentation.RandomHorizontalFlip(p=0.5),) if flips else ()
+    return nn.Sequential(
+        augmentation.RandomResizedCrop(
+            sides, scale=(0.8, 1.0), ratio=(width / height, width / height), p=0.5
+        ),
+        *mirror,
+        augmentation.RandomRotation(30.0, p=0.5),
+    )
 
 
 def random_parts(images: Images) -> Images:

@@ -160,6 +160,17 @@ def test_without_views_the_target_sees_the_images_as_they_are(name):
     assert PatchMI(name).settings(32).views(32) != IDENTITY
 
 
+def test_many_views_are_six_copies_of_which_some_are_blurred():
+    views = PatchMI(many_views=True).settings(32).views(32)
+    assert (views.count, views.keeps_original) == (6, False)
+    checked = ((torch.arange(32)[:, None] + torch.arange(32)) % 2).float().expand(40, 1, 32, 32)
+    torch.manual_seed(0)
+    contrast = views.draw(checked)[:, :, 12:20, 12:20].std(dim=(1, 2, 3))
+    assert 0.3 < (contrast < 0.12).float().mean() < 0.8, "half of them show no more squares"
+    with pytest.raises(ValueError, match="many_views is on and views off"):
+        PatchMI(views=False, many_views=True)
+
+
 def test_without_views_the_target_is_asked_about_each_image_once():
     target = make_target()
     with_views, without = WhiteBox(target), WhiteBox(target)
@@ -212,11 +223,13 @@ def test_each_ablation_changes_nothing_but_its_own_term():
         PatchMI(diversity=False): {"diversity_weight": 0.0},
         PatchMI(students=False): {"students": ()},
         PatchMI(weights=False): {"public_weights": None},
+        PatchMI(identity_loss="logit"): {"identity_loss": "logit"},
         PatchMI(crops="always"): {"public_weights": PublicWeights(crops="always")},
         PatchMI(selection=False): {"candidate_factor": 1.0},
         PatchMI(uses_target=False): silenced,
         PatchMI().without_target(): silenced,
         PatchMI(attack_weight=9.0, batch_norm=False, students=False).without_target(): silenced,
+        PatchMI(identity_loss="max_margin", many_views=True).without_target(): silenced,
     }
     for attack, change in ablations.items():
         assert attack.settings(32) == dataclasses.replace(full, **change)
@@ -234,7 +247,16 @@ def test_an_experiment_changes_steps_codes_and_reduction_of_any_recipe():
 
 @pytest.mark.parametrize(
     "change",
-    [{"patches": False}, {"views": False}, {"coordinates": False}, {"batch_norm": False}, {"weights": False}],
+    [
+        {"patches": False},
+        {"views": False},
+        {"many_views": True},
+        {"coordinates": False},
+        {"batch_norm": False},
+        {"weights": False},
+        {"identity_loss": "max_margin"},
+        {"identity_loss": "logit"},
+    ],
 )
 def test_an_ablation_changes_the_pictures(change):
     full = answer(PatchMI(thin("default"), step_count=3))
@@ -437,6 +459,15 @@ class Undecided(torch.nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return (0 * images.flatten(1)[:, :1]).expand(-1, 5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"), [("cross_entropy", math.log(5)), ("max_margin", 0.0), ("logit", 0.0)]
+)
+def test_the_identity_loss_that_is_asked_for_is_the_one_that_is_heard(loss, expected):
+    target = Target(Undecided(), class_names=tuple("abcde"), image_shape=(1, 16, 16))
+    attack = PatchMI(thin("default"), step_count=1, precision="float32", identity_loss=loss)
+    assert losses_of(attack, target)[0]["attack"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_losses_heard_are_those_of_the_equations_without_their_weights():

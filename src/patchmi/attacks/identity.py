@@ -8,7 +8,7 @@ Differs from the paper: students learn for a number of batches instead of 20 epo
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -38,7 +38,7 @@ class IdentityTerm:
         ValueError: If a number is out of range.
     """
 
-    loss: Literal["cross_entropy", "max_margin", "logit"] = "cross_entropy"
+    loss: losses.IdentityLoss = "cross_entropy"
     feature_weight: float = 0.0
     student_count: int = 0
     student_step_count: int = 600

@@ -39,7 +39,7 @@ from patchmi.attacks.shards import shards_of
 from patchmi.runs import Cache, Checkpoint
 from patchmi.target import WhiteBox
 from patchmi.types import Images, Labels, Observer, Progress, Reconstructions, unobserved
-from patchmi.views import IDENTITY
+from patchmi.views import IDENTITY, Views, blurred_views
 
 CROPS_NOTE = "Random crops of the public images stood beside them: more images that speak for a class."
 
@@ -56,8 +56,11 @@ class PatchMI(AbstractAttack):
         reduction: `mean_logit` or `per_patch`, instead of the recipe's.
         crops: When random crops of the public images stand beside them, instead of the recipe's;
             `starving`: if few of them look like any class (`docs/experiments.md`, "Why a class starves").
+        identity_loss: How an image is told that it is not yet its class: `cross_entropy`, `max_margin` or
+            `logit`, instead of the recipe's; the last two do not flatten where a softmax does.
         patches: Off: an ordinary discriminator that judges whole images.
         views: Off: the target sees the images as they are.
+        many_views: On: it sees six copies of each, some of them blurred, instead of the recipe's views.
         coordinates: Off: the patch discriminators do not know where a patch stands.
         batch_norm: Off: no batch-norm matching.
         diversity: Off: no mode seeking.
@@ -76,8 +79,10 @@ class PatchMI(AbstractAttack):
     n_codes: int | None = None
     reduction: losses.PatchReduction | None = None
     crops: Crops | None = None
+    identity_loss: losses.IdentityLoss | None = None
     patches: bool = True
     views: bool = True
+    many_views: bool = False
     coordinates: bool = True
     batch_norm: bool = True
     diversity: bool = True
@@ -94,6 +99,8 @@ class PatchMI(AbstractAttack):
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise ValueError(f"{name} is {count}: give 1 or more, or None for the recipe's")
+        if self.many_views and not self.views:
+            raise ValueError("many_views is on and views off: give one of the two")
         if self.shard is not None and not 0 <= self.shard < self.shard_count:
             raise ValueError(f"shard is {self.shard}: give 0 to {self.shard_count - 1}, or None for all")
 
@@ -111,7 +118,8 @@ class PatchMI(AbstractAttack):
         return replace(
             recipe,
             scales=scales,
-            views=recipe.views if self.views else lambda _: IDENTITY,
+            views=self._views(recipe),
+            identity_loss=self.identity_loss or recipe.identity_loss,
             step_count=self.step_count or recipe.step_count,
             code_count=self.n_codes or recipe.code_count,
             reduction=self.reduction or recipe.reduction,
@@ -123,6 +131,12 @@ class PatchMI(AbstractAttack):
             candidate_factor=recipe.candidate_factor if self.selection and self.uses_target else 1.0,
             students=recipe.students if self.students and self.uses_target else (),
         )
+
+    def _views(self, recipe: Recipe) -> Callable[[int], Views]:
+        """The random transformation block for images of a given side."""
+        if self.many_views:
+            return lambda _: blurred_views()
+        return recipe.views if self.views else lambda _: IDENTITY
 
     def _weighing(self, recipe: Recipe) -> PublicWeights | None:
         """How public images are weighed, and when with crops of them."""
@@ -138,6 +152,8 @@ class PatchMI(AbstractAttack):
             batch_norm=True,
             weights=True,
             crops=None,
+            identity_loss=None,
+            many_views=False,
             selection=True,
             students=True,
             shard_count=1,
@@ -359,7 +375,8 @@ def _terms_on_views(game: Game, fake: Images, labels: Labels, *, codes: Labels) 
         if moments:
             terms["batch_norm"] = losses.batch_norm_loss(moments)
         logits = game.views.pool(logits)
-        terms["attack"] = losses.identity_loss(logits, _tile(labels, len(logits)))
+        identity_loss = losses.IDENTITY_LOSSES[recipe.identity_loss]
+        terms["attack"] = identity_loss(logits, _tile(labels, len(logits)))
     if recipe.students:
         terms["students"] = game.students.identity_loss(views, _tile(labels, len(views)))
     if recipe.code_count > 1:

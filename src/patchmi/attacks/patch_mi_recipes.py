@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from patchmi.losses import PatchReduction
+from patchmi.losses import IdentityLoss, PatchReduction
 from patchmi.views import (
     Views,
     affine_views,
@@ -84,6 +84,7 @@ class Recipe:
     smoothing: float
     """s: the discriminators are told that a public patch is real with 1 - s."""
     reduction: PatchReduction = "mean_logit"
+    identity_loss: IdentityLoss = "cross_entropy"
     prior_weight: float = 1.0
     """Weight of the patch prior's word."""
     batch_norm_weight: float = 0.0
