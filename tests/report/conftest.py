@@ -315,6 +315,78 @@ def make_row(
     }
 
 
+def make_plane() -> dict[str, Any]:
+    """Defences of every state and kind on digits; all numbers made up."""
+    points = [
+        make_point("none", None, 0.988, 0.96),
+        make_point("early-stopping", 0.5, 0.979, 0.9),
+        make_point("early-stopping", 0.8, 0.957, 0.78),
+        make_point("early-stopping", 0.95, 0.81, 0.41),
+        make_point("mid", 0.01, 0.985, 0.93, margin=0.05),
+        make_point("mid", 0.1, 0.972, 0.8, margin=0.08),
+        make_point("mid", 1.0, 0.93, 0.5, margin=0.11),
+        make_point("rolss", 0.6, 0.984, 0.66, margin=0.3),
+        make_point("rolss", 0.0, 0.968, 0.45, margin=0.3),
+        make_point("at-at", 0.08, 0.983, 0.4, is_adaptively_tested=False),
+        make_point("rounding", 1.0, 0.988, "bypassed", margin=0.6),
+        make_point("rounding", 0.0, 0.988, "bypassed"),
+        make_point("dp-sgd", 1.1, None, None, state="failed", error="out of memory: 2.0 GB asked for"),
+        make_point("trap-mid", 0.05, None, None, state="missing", replicate_count=0),
+    ]
+    points[5].update(
+        state="partial", error="seed 2 of 3 has no result", notes=["The bottleneck has 64 units."]
+    )
+    return {
+        "title": "Defences of digits",
+        "plain_attack": "patch-mi",
+        "attacks": ["patch-mi", "margin"],
+        "points": points,
+        "power": {
+            "has_power": True,
+            "sentence": "The attacks got .98 from the positive control and .96 without a defence.",
+        },
+        "sentence": "Of 4 defences 1 gave away less than plain training that was stopped early.",
+    }
+
+
+def make_point(
+    defence: str,
+    strength: float | None,
+    accuracy: float | None,
+    plain: float | str | None,
+    *,
+    margin: float | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """A defence at one strength; `margin` is what its adaptive attack got more than the plain one."""
+    leakage: dict[str, Any] = {"patch-mi": measured(plain, 0.04) if isinstance(plain, float) else plain}
+    if margin is not None:
+        leakage["margin"] = measured(margin + (plain if isinstance(plain, float) else 0), 0.05)
+    rates = {attack: rate["value"] for attack, rate in leakage.items() if isinstance(rate, dict)}
+    best = max(rates, key=lambda attack: rates[attack]) if rates else None
+    return {
+        "defence": defence,
+        "strength": strength,
+        "name": defence if strength is None else f"{defence} {strength:g}",
+        "state": "done",
+        "error": None,
+        "replicate_count": 3,
+        "accuracy": accuracy and measured(accuracy, 0.0031, 30_000),
+        "leakage": leakage,
+        "strongest": best and {"attack": best, "leakage": leakage[best]},
+        "early_stopped_leakage": accuracy and round(1 - 3 * (0.99 - accuracy), 3),
+        "robust_accuracy": {
+            change: accuracy and measured(accuracy - loss, 0.0052, 2000)
+            for change, loss in (("1", 0.0714), ("0.25", 0.0213))
+        },
+        "cost": accuracy and 1.35,
+        "adaptive": {"wanted": ["margin"], "done": ["margin"] if margin else []},
+        "is_adaptively_tested": True,
+        "notes": [],
+        **changes,
+    }
+
+
 def make_suite_target(name: str) -> dict[str, Any]:
     return {
         "name": name,
@@ -406,6 +478,11 @@ def evidence_of():
 @pytest.fixture
 def suite() -> dict[str, Any]:
     return copy.deepcopy(_SUITE)
+
+
+@pytest.fixture
+def plane() -> dict[str, Any]:
+    return make_plane()
 
 
 @pytest.fixture

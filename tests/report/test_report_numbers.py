@@ -31,6 +31,14 @@ def test_a_number_is_written_as_counted_by_hand(value, text):
     assert numbers.number(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.9876, ".988"), (1.0, "1.000"), (0.9997, ".9997"), (0.0, "0"), (12.3456, "12.3"), (4, "4")],
+)
+def test_numbers_that_lie_close_together_may_have_three_decimals(value, text):
+    assert numbers.number(value, decimals=3) == text
+
+
 def test_an_estimate_carries_its_interval_and_n():
     assert numbers.estimate({"value": 0.97, "low": 0.93, "high": 0.99, "n": 30}) == ".97 [.93, .99], n = 30"
     assert numbers.estimate(0.5) == ".50"

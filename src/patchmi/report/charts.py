@@ -15,6 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from patchmi.report.numbers import number
 
 INK, MUTED, RULE = "#1c2430", "#566170", "#d5dae1"
 SERIES = ("#1d5a96", "#a8481c", "#2b7350", "#7a4a93", "#6b6413", "#9c2f5b")
@@ -97,6 +100,15 @@ def rate_axis(axes: Axes, label: str) -> None:
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".50", ".75", "1"])
     axes.grid(axis="x")
     axes.set_xlabel(label)
+
+
+def heights_from_zero(axes: Axes, values: Sequence[dict[str, Any]]) -> None:
+    """A vertical axis from 0 that holds all intervals; the whole of 0 to 1 where they fill half of it."""
+    top = max(value["high"] for value in values)
+    axes.set_ylim(0, 1.03 if 0.5 < top <= 1 else 1.08 * top or 1.0)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_formatter(lambda value, _: number(float(value)))
+    axes.grid(axis="y")
 
 
 def legend_above(axes: Axes, lines: dict[str, Line2D], *, column_count: int) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 
-def number(value: int | float) -> str:
+def number(value: int | float, *, decimals: int = 2) -> str:
     """A number as the report prints it.
 
     Whole numbers carry thousands separators; others two decimals without a leading zero (`.97`), one above
@@ -14,6 +14,7 @@ def number(value: int | float) -> str:
 
     Args:
         value: a finite number.
+        decimals: 3 for values below 10 that lie closer together than two decimals tell.
 
     Returns:
         The text, with U+2212 as the minus sign.
@@ -24,10 +25,10 @@ def number(value: int | float) -> str:
     if size >= 10:
         text = f"{size:,.0f}" if size >= 100 else f"{size:.1f}"
     else:
-        text = f"{size:.2f}"
-        for decimals in (3, 4):
+        text = f"{size:.{decimals}f}"
+        for more in (3, 4):
             if float(text) in (0.0, 1.0) and 0 < size < 1:
-                text = f"{size:.{decimals}f}"
+                text = f"{size:.{more}f}"
         if float(text) == 0.0 and size > 0:
             return "<.0001" if value > 0 else ">\N{MINUS SIGN}.0001"
         if float(text) == 1.0 and size < 1:
@@ -53,9 +54,10 @@ def estimate(value: dict[str, Any] | int | float | None) -> str:
     return f"{number(value['value'])} {interval(value)}, n = {number(value['n'])}"
 
 
-def interval(value: dict[str, Any]) -> str:
+def interval(value: dict[str, Any], *, decimals: int = 2) -> str:
     """The interval alone, `[.93, .99]`, of a value `{value, low, high, n}`."""
-    return f"[{number(float(value['low']))}, {number(float(value['high']))}]"
+    low, high = (number(float(value[end]), decimals=decimals) for end in ("low", "high"))
+    return f"[{low}, {high}]"
 
 
 def point(value: dict[str, Any] | int | float | None) -> int | float | None:

@@ -43,7 +43,7 @@ def style(name: str) -> Markup:
 def measure_of(document: Document) -> Callable[..., Markup]:
     """A function for the template that prints the number at a path of the document, and that path."""
 
-    def measure(*path: str | int) -> Markup:
+    def measure(*path: str | int, decimals: int = 2) -> Markup:
         value: Any = document
         for step in path:
             value = None if value is None else value[step]
@@ -58,8 +58,8 @@ def measure_of(document: Document) -> Callable[..., Markup]:
             '<span class="uncertainty">{}, n = {}</span></span>'
         ).format(
             source,
-            numbers.number(float(value["value"])),
-            numbers.interval(value),
+            numbers.number(float(value["value"]), decimals=decimals),
+            numbers.interval(value, decimals=decimals),
             numbers.number(value["n"]),
         )
 

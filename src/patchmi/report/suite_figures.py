@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
 from patchmi.report.charts import (
@@ -14,13 +13,13 @@ from patchmi.report.charts import (
     RULE,
     SERIES,
     clipped,
+    heights_from_zero,
     intervals,
     legend_above,
     rate_axis,
     svg,
 )
 from patchmi.report.document import Document
-from patchmi.report.numbers import number
 from patchmi.report.suite_table import COLUMN_MEANINGS, Line, lines_of, row_name, value_at
 from patchmi.report.wording import SCORE_MEANINGS
 
@@ -135,7 +134,7 @@ def coverage_over_success(document: Document, target: str, *, name: str) -> str:
                 color=colour, markeredgecolor="white", markeredgewidth=0.5, clip_on=False,
             )  # fmt: skip
         rate_axis(axes, "judge top-1")
-        _heights(axes, [coverage for _, _, coverage in placed])
+        heights_from_zero(axes, [coverage for _, _, coverage in placed])
         axes.set_ylabel("coverage")
         axes.figure.legend(
             marks, [_legend_name(row) for row, _, _ in placed], loc="outside lower left", ncols=column_count,
@@ -207,20 +206,11 @@ def _curve(series: dict[str, list[_Point]], along: str, *, name: str, title: str
         if len(settings) <= 8:
             axes.set_xticks(settings, [f"{x:g}" for x in settings])
             axes.minorticks_off()
-        _heights(axes, [value for points in series.values() for _, value in points])
+        heights_from_zero(axes, [value for points in series.values() for _, value in points])
         axes.set_xlabel(along)
         legend_above(axes, legend, column_count=3)
 
     return svg(name, f"{title}: {', '.join(map(_score_name, series))} over {along}", 2.5, draw)
-
-
-def _heights(axes: Axes, values: list[dict[str, Any]]) -> None:
-    """A vertical axis from 0 that holds all intervals; the whole of 0 to 1 where they fill half of it."""
-    top = max(value["high"] for value in values)
-    axes.set_ylim(0, 1.03 if 0.5 < top <= 1 else 1.08 * top or 1.0)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(lambda value, _: number(float(value)))
-    axes.grid(axis="y")
 
 
 def _legend_name(row: dict[str, Any]) -> str:

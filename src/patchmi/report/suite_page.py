@@ -13,6 +13,7 @@ from patchmi.report import numbers, suite_figures
 from patchmi.report.document import Document
 from patchmi.report.evidence import read_evidence
 from patchmi.report.page import embedded, measure_of, pointer, style, templates
+from patchmi.report.plane import leakage_shown, utility_leakage_plane
 from patchmi.report.suite_pictures import Gallery, check_pictures, gallery_of
 from patchmi.report.suite_result import read_suite, validate_suite
 from patchmi.report.suite_table import (
@@ -40,6 +41,20 @@ class Part:
     gallery: Gallery | None
     success: Markup
     spread: Markup
+
+
+@dataclass(frozen=True)
+class PlanePart:
+    """What the page says of one comparison of defences."""
+
+    plane: dict[str, Any]
+    figure: Markup
+    left_out_count: int
+    """Points that the figure has no place for."""
+    changes: list[str]
+    """For which robust accuracies are there, the smallest first."""
+    is_bypassed: bool
+    """Whether the plain attack never meets one of the defences."""
 
 
 def write_suite_page(folder: Path) -> Path:
@@ -91,8 +106,10 @@ def render_suite(document: Document, pictures: Mapping[str, np.ndarray] | None =
         .render(
             suite=document,
             parts=parts,
+            planes=[_plane(plane, position) for position, plane in enumerate(document.get("planes", []))],
             curves=suite_figures.curves_of(document),
             measure=measure_of(document),
+            known=_known_of(document),
             cell=_cell_of(document),
             row_name=row_name,
             others=_others,
@@ -116,6 +133,38 @@ def _part(document: Document, pictures: Mapping[str, np.ndarray], position: int)
         success=Markup(suite_figures.success_of_rows(document, name, name=f"success-{position}")),
         spread=Markup(suite_figures.coverage_over_success(document, name, name=f"spread-{position}")),
     )
+
+
+def _plane(plane: dict[str, Any], position: int) -> PlanePart:
+    points = plane["points"]
+    changes = {change for point in points for change in point["robust_accuracy"]}
+    return PlanePart(
+        plane=plane,
+        figure=Markup(utility_leakage_plane(plane, name=f"plane-{position}")),
+        left_out_count=sum(
+            point["accuracy"] is None or leakage_shown(point, plane) is None for point in points
+        ),
+        changes=sorted(changes, key=float),
+        is_bypassed=any(point["leakage"].get(plane["plain_attack"]) == "bypassed" for point in points),
+    )
+
+
+def _known_of(document: Document) -> Callable[..., Markup]:
+    """A function for the template that prints a number of a plane's point; a dash where there is none."""
+    measure = measure_of(document)
+
+    def known(point: tuple[str | int, ...], *path: str) -> Markup:
+        value: Any = document
+        for step in point:
+            value = value[step]
+        for step in path:
+            value = None if value is None else value.get(step)
+        if value is None or value == "bypassed":
+            return Markup('<span class="none">{}</span>').format(value or "–")
+        # Defences compete in the third decimal of accuracy.
+        return measure(*point, *path, decimals=3 if "accuracy" in path[0] else 2)
+
+    return known
 
 
 def _cell_of(document: Document) -> Callable[[Table, Line, Column], Markup]:

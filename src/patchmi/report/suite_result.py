@@ -58,7 +58,8 @@ def validate_suite(document: Any) -> None:
     """Check a document against the schema and against itself.
 
     Beyond the schema: every number is finite, every interval has low ≤ high, names of targets and ids of rows
-    differ, and rows, published numbers and curves name only targets and rows that there are.
+    differ, rows, published numbers and curves name only targets and rows that there are, and the points of a
+    plane have names of their own and only its attacks.
 
     Args:
         document: what a suite measured.
@@ -88,13 +89,44 @@ def _inconsistencies(document: Document) -> Faults:
                     f"$.{part}[{position}].target",
                     f"{shown(entry['target'])} is none of $.targets; name one of them",
                 )
-    for position, curve in enumerate(document["curves"]):
+    yield from _curve_faults(document["curves"], ids)
+    for position, plane in enumerate(document.get("planes", [])):
+        yield from _plane_faults(plane, f"$.planes[{position}]")
+
+
+def _curve_faults(curves: list[dict[str, Any]], ids: list[str]) -> Faults:
+    for position, curve in enumerate(curves):
         for place, dot in enumerate(curve["points"]):
             if dot["row"] not in ids:
                 yield (
                     f"$.curves[{position}].points[{place}].row",
                     f"{shown(dot['row'])} is the id of no row; name one",
                 )
+
+
+def _plane_faults(plane: dict[str, Any], path: str) -> Faults:
+    attacks = plane["attacks"]
+    names = [point["name"] for point in plane["points"]]
+    if plane["plain_attack"] != attacks[0]:
+        yield (
+            f"{path}.attacks",
+            f"the first is {shown(attacks[0])} and not the plain attack; put that one first",
+        )
+    if len(set(names)) != len(names):
+        yield f"{path}.points", "two points have one name; keep one of them"
+    for place, point in enumerate(plane["points"]):
+        for attack in point["leakage"]:
+            if attack not in attacks:
+                yield (
+                    f"{path}.points[{place}].leakage",
+                    f"{shown(attack)} is none of the plane's attacks; name it there",
+                )
+        strongest = point["strongest"]
+        if strongest is not None and not isinstance(point["leakage"].get(strongest["attack"]), dict):
+            yield (
+                f"{path}.points[{place}].strongest.attack",
+                f"{shown(strongest['attack'])} has no leakage of its own; name an attack that was measured",
+            )
 
 
 _KIND = Kind(
