@@ -21,7 +21,8 @@ def output(datatype: str, values: np.ndarray) -> list[dict]:
 class Server(ThreadingHTTPServer):
     """An inference server of the Open Inference Protocol, which keeps its own account.
 
-    `faults` are answered first, in order; `shown` makes the outputs of the scores.
+    `faults` are answered first, in order; `shown` makes the outputs of the scores; `datatype` is what it
+    takes, FP32 with mean and deviation taken off.
 
     Args:
         classify: Scores for images of 8 bits a pixel.
@@ -33,6 +34,8 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}/v2/models/any/infer"
         self.classify = classify
+        self.datatype = "UINT8"
+        self.mean, self.std = 0.0, 1.0
         self.faults: Faults = []
         self.shown: Callable[[np.ndarray], list[dict]] = lambda scores: output("FP32", scores)
         self.asked: Counter[bytes] = Counter()
@@ -54,8 +57,11 @@ class Handler(BaseHTTPRequestHandler):
             return
         time.sleep(self.server.seconds)
         (given,) = body["inputs"]
-        assert (given["name"], given["datatype"]) == ("images", "UINT8")
-        images = np.array(given["data"], dtype=np.uint8).reshape(given["shape"])
+        assert (given["name"], given["datatype"]) == ("images", self.server.datatype)
+        images = np.array(given["data"])
+        if self.server.datatype == "FP32":
+            images = np.rint((images * self.server.std + self.server.mean) * 255)
+        images = images.astype(np.uint8).reshape(given["shape"])
         self.server.batches.append(len(images))
         self.server.asked.update(image.tobytes() for image in images)
         try:

@@ -362,7 +362,7 @@ def test_nobody_at_the_address_is_one_line(home, server, tmp_path, capsys):
         (["--class-names", "one", "two", "three"], "3 class names for 4 classes"),
         (["--class-count", "5"], "4 class names for 5 classes"),
         (["--image-shape", "3", "16", "16"], "answered 400"),
-        (["--mean", "0.5", "--std", "0.5"], "--mean: belongs to a model in files"),
+        (["--mean", "0.5", "--std", "0.5"], "--mean and --std: an address gets numbers from 0 to 255"),
         (["--judge", "https://host/infer"], "a judge sees private images"),
     ],
 )
@@ -377,7 +377,8 @@ def test_a_model_of_other_classes_than_are_named_is_one_line(server, tmp_path, c
 
 
 @pytest.mark.parametrize(
-    "option", [["--input-name", "x"], ["--images-per-request", "4"], ["--send-held-out"]]
+    "option",
+    [["--input-name", "x"], ["--pixel-type", "float32"], ["--images-per-request", "4"], ["--send-held-out"]],
 )
 def test_options_of_an_address_are_refused_of_a_file(home, tmp_path, capsys, option):
     line = refusal(capsys, "audit", "--target", f"{home.folder}/judge-1.safetensors", *option)

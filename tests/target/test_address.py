@@ -125,7 +125,7 @@ def test_one_that_answers_the_same_to_all_noise_may_be_right_to(server, same):
         ({"class_count": 4}, "3 class names for 4 classes"),
         ({"architecture": "timm:resnet18"}, "--architecture: belongs to a model in files"),
         ({"trust_model": True}, "--trust-model: belongs to a model in files"),
-        ({"mean": (0.5,), "std": (0.5,)}, "--mean: belongs to a model in files"),
+        ({"mean": (0.5,), "std": (0.5,)}, "--mean and --std: an address gets numbers from 0 to 255"),
     ],
 )
 def test_what_nobody_says_or_only_files_have_is_one_line_and_no_question(server, changes, message):

@@ -52,6 +52,19 @@ def test_its_answers_arrive_whole_and_in_order_whatever_the_batches(server):
     assert make_oracle(server)(images[:0]).shape == (0, 3)
 
 
+@pytest.mark.parametrize(("mean", "std"), [((), ()), ((0.5,), (0.25,))])
+def test_images_may_travel_as_floating_point_numbers_with_mean_and_deviation_taken_off(server, mean, std):
+    server.datatype = "FP32"
+    server.mean, server.std = (*mean, 0.0)[0], (*std, 1.0)[0]
+    images = pictures(5)
+    answered = make_oracle(server, pixel_type="float32", mean=mean, std=std, batch_size=2)(images)
+    assert np.allclose(answered.numpy(), light(images.numpy()), atol=1e-6)
+    datatype, numbers = Endpoint(server.url, 3, pixel_type="float32", mean=mean, std=std).numbers(images[:1])
+    expected = images[0, 0, 0, 0].item() / 255
+    assert (datatype, len(numbers)) == ("FP32", images[0].numel())
+    assert numbers[0] == pytest.approx((expected - server.mean) / server.std)
+
+
 def test_a_model_of_labels_gives_one_for_its_label(server):
     server.shown = lambda scores: output("INT64", scores.argmax(axis=1))
     images = pictures(5)

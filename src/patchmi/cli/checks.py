@@ -56,7 +56,7 @@ def check_address(options: Audit | Attack | Score) -> None:
                 f"--target {options.target}: an address only answers; add --access score, or label"
             )
         return
-    for name in ("input_name", "images_per_request", "send_held_out"):
+    for name in ("input_name", "pixel_type", "images_per_request", "send_held_out"):
         default = Score.__dataclass_fields__[name].default
         if getattr(options, name, default) != default:
             raise ValueError(f"--{name.replace('_', '-')}: belongs to a --target at an address, https://…")
@@ -84,7 +84,9 @@ def check_shares(options: Any, *names: str) -> None:
     """
     for name in names:
         share = getattr(options, name)
-        # A split needs something on both sides.
-        fits = 0 < share < 1 if name == "held_out_share" else share is None or 0 <= share <= 1
-        if not fits:
+        if share is None:
+            continue
+        # A split needs something on both sides; to validation, nothing may be given.
+        whole, nothing = (name.startswith(what) for what in (("held_out", "validation"), "held_out"))
+        if not 0 <= share <= 1 or (share == 1 and whole) or (share == 0 and nothing):
             raise ValueError(f"--{name.replace('_', '-')} {share:g}: give a share between 0 and 1")

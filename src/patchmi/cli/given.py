@@ -87,6 +87,7 @@ def target_file(options: Audit | Attack | Score) -> "TargetFile":
         trust_model=options.trust_model,
         class_count=options.class_count,
         input_name=options.input_name,
+        pixel_type=options.pixel_type,
         images_per_request=options.images_per_request,
         images_per_second=options.rate,
         sees_private=isinstance(options, JudgeOptions) and options.send_held_out,

@@ -47,12 +47,14 @@ def read_address(file: TargetFile, *, class_count: int | None) -> Reading:
             said that nobody else can say.
     """
     _refuse_what_is_no_address(file.source)
-    for name in ("architecture", "weights", "trust_model", "mean", "std"):
+    for name in ("architecture", "weights", "trust_model"):
         if getattr(file, name):
-            raise TargetInvalid(
-                f"--{name.replace('_', '-')}: belongs to a model in files; an address gets images of 8 "
-                "bits a pixel and does the rest itself"
-            )
+            raise TargetInvalid(f"--{name.replace('_', '-')}: belongs to a model in files, not to an address")
+    if (file.mean or file.std) and file.pixel_type == "uint8":
+        raise TargetInvalid(
+            "--mean and --std: an address gets numbers from 0 to 255 and does the rest itself; leave them "
+            "out, or add --pixel-type float32"
+        )
     if class_count is None:
         raise TargetInvalid(
             f"{file.source}: nothing says for how many classes it answers; give --class-names, or "
@@ -62,6 +64,9 @@ def read_address(file: TargetFile, *, class_count: int | None) -> Reading:
         file.source,
         class_count,
         input_name=file.input_name,
+        pixel_type=file.pixel_type,
+        mean=file.mean,
+        std=file.std,
         batch_size=file.images_per_request,
         images_per_second=file.images_per_second,
     )

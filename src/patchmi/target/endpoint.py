@@ -1,6 +1,6 @@
 """A deployed model, asked over HTTP by the Open Inference Protocol (KServe, Triton, MLServer, Seldon).
 
-One POST carries a few images as 8-bit numbers; scores or labels come back. Nothing else is ever sent.
+One POST carries a few images of 8 bits a pixel; scores or labels come back. Nothing else is ever sent.
 """
 
 import math
@@ -15,7 +15,7 @@ import urllib3
 from torch.nn import functional as F
 
 from patchmi.target.reading import in_one_line
-from patchmi.types import Bytes, Scores
+from patchmi.types import Bytes, PixelType, Scores
 
 TOKEN = "PATCHMI_ENDPOINT_TOKEN"
 """Environment variable of what is sent as `Authorization: Bearer …`: no place for it in files and logs."""
@@ -35,6 +35,9 @@ class Endpoint:
         url: Where to POST, as `https://HOST/v2/models/NAME/infer`.
         class_count: Scores that it answers; where it answers labels, how many classes there are.
         input_name: What the protocol calls its images.
+        pixel_type: What their numbers are sent as: `uint8`, 0 to 255, or `float32`, 0 to 1.
+        mean: Subtracted from each channel of images sent as `float32`; empty where the model does so itself.
+        std: What each channel is divided by then.
         batch_size: Images a request.
         images_per_second: At most so many: after each request a pause for all of its images; None: as fast as
             it answers.
@@ -47,6 +50,9 @@ class Endpoint:
     url: str
     class_count: int
     input_name: str = "images"
+    pixel_type: PixelType = "uint8"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     batch_size: int = 32
     images_per_second: float | None = None
     attempts: int = 6
@@ -58,6 +64,18 @@ class Endpoint:
             raise ValueError("batch_size, attempts and class_count: give 1 or more")
         if self.images_per_second is not None and not 0 < self.images_per_second < math.inf:
             raise ValueError(f"images_per_second is {self.images_per_second}: give more than 0, or None")
+        if (self.mean or self.std) and (self.pixel_type == "uint8" or len(self.mean) != len(self.std)):
+            raise ValueError("mean and std: belong to pixel_type float32, both with one number a channel")
+
+    def numbers(self, images: Bytes) -> tuple[str, list[int] | list[float]]:
+        """The protocol's name of what is sent for images of 8 bits a pixel, and the numbers one by one."""
+        if self.pixel_type == "uint8":
+            return "UINT8", images.flatten().tolist()
+        values = images.float() / 255
+        if self.mean:
+            mean, std = (torch.tensor(one).reshape(-1, 1, 1) for one in (self.mean, self.std))
+            values = (values - mean) / std
+        return "FP32", values.flatten().tolist()
 
 
 class EndpointOracle:
@@ -98,8 +116,9 @@ class EndpointOracle:
     def _ask(self, images: Bytes) -> Scores:
         endpoint = self.endpoint
         self._wait_for_turn(len(images))
-        tensor = {"name": endpoint.input_name, "shape": list(images.shape), "datatype": "UINT8"}
-        body = {"inputs": [tensor | {"data": images.flatten().tolist()}]}
+        datatype, numbers = endpoint.numbers(images)
+        tensor = {"name": endpoint.input_name, "shape": list(images.shape), "datatype": datatype}
+        body = {"inputs": [tensor | {"data": numbers}]}
         token = _token()
         try:
             response = self._http.request(

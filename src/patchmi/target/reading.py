@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from patchmi.types import Access
+from patchmi.types import Access, PixelType
 
 
 class TargetInvalid(ValueError):  # noqa: N818 - what it says, not that it is an error
@@ -28,6 +28,7 @@ class TargetFile:
         trust_model: Whether files may be opened that run code: TorchScript and torch.export.
         class_count: How many classes, where neither names nor files say it.
         input_name: What a model at an address calls its images.
+        pixel_type: What it is sent their numbers as: `uint8`, or `float32` in [0, 1] before mean and std.
         images_per_request: Images that it is sent at a time.
         images_per_second: Images that it is sent in a second at most; None: as fast as it answers.
         sees_private: Whether private images may be sent to an address.
@@ -43,6 +44,7 @@ class TargetFile:
     trust_model: bool = False
     class_count: int | None = None
     input_name: str = "images"
+    pixel_type: PixelType = "uint8"
     images_per_request: int = 32
     images_per_second: float | None = None
     sees_private: bool = False
