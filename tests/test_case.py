@@ -13,12 +13,24 @@ from safetensors.torch import save_file
 from torch import nn
 
 from patchmi.audit import Pictures
-from patchmi.case import PrivateFiles, in_order_of, open_case, open_judges, open_pictures, open_private
+from patchmi.case import (
+    Course,
+    PrivateFiles,
+    in_order_of,
+    open_case,
+    open_judges,
+    open_pictures,
+    open_private,
+    train_target,
+)
 from patchmi.case.judges import _parts as parts_of
 from patchmi.cli import main
 from patchmi.data import SourceInvalid
+from patchmi.defences import Mid, Rolss, Rounding, TlDmi
+from patchmi.machine import device
 from patchmi.report import read_result
-from patchmi.target import TargetFile, TargetInvalid
+from patchmi.target import TargetFile, TargetInvalid, WhiteBox
+from patchmi.types import silent
 
 NAMES = ("1-north-west", "2-north-east", "10-south-west", "11-south-east")
 """In natural order; by the alphabet the last two come first."""
@@ -583,3 +595,46 @@ def test_a_result_carries_no_path_of_the_model_s_owner(audited, home):
     result = json.loads((out / "result.json").read_text())
     del result["command"]
     assert str(home) not in json.dumps(result)
+
+
+def test_a_target_is_trained_with_a_defence_and_opened_again(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mid.safetensors"
+    said = train_target(
+        str(home / "train"),
+        out,
+        Course(defence=Mid(0.01), step_count=5, validation_share=0.25),
+        image_shape=(1, 16, 16),
+        max_bad_share=0.0,
+        progress=silent,
+    )
+    assert said.accuracy is None  # there is no test split beside class folders
+    opened = open_case(TargetFile(str(out)), None).target
+    assert opened.architecture == "patchmi:resnet10+bottleneck"
+    assert len(opened.class_names) == 4
+    images = torch.rand(3, 1, 16, 16).to(device())
+    assert torch.equal(WhiteBox(opened).logits(images), WhiteBox(opened).logits(images))  # its noise is off
+
+
+@pytest.mark.parametrize(
+    ("course", "words"),
+    [
+        (lambda: Course(defence=Rounding(1.0)), "changes answers and no network"),
+        (lambda: Course(defence=TlDmi(0.5)), "pretraining"),
+        (lambda: Course(defence=Rolss(0.8), architecture="lenet"), "residual"),
+        (lambda: Course(validation_share=0.001), "leaves none on one side"),
+    ],
+)
+def test_courses_that_cannot_be_taken_are_refused_in_one_line(
+    home: Path, tmp_path: Path, course: Callable[[], Course], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words) as refused:
+        train_target(
+            str(home / "train"),
+            tmp_path / "m.safetensors",
+            course(),
+            image_shape=(1, 16, 16),
+            max_bad_share=0.0,
+            progress=silent,
+        )
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "m.safetensors").exists()

@@ -61,7 +61,7 @@ def test_help_does_not_import_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0
     assert done.stderr == "loaded: []\n"
-    for command in ("demo", "audit", "attack", "score", "train", "report", "data"):
+    for command in ("demo", "audit", "attack", "score", "train", "defend", "report", "data"):
         assert f"Example: patchmi {command} " in done.stdout
 
 
@@ -85,7 +85,8 @@ def test_a_reader_who_stops_reading_is_no_error(arguments):
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "audit", "attack", "score", "train", "report", "data", "data inspect", "data make"]
+    "command",
+    ["demo", "audit", "attack", "score", "train", "defend", "report", "data", "data inspect", "data make"],
 )
 def test_every_command_has_help_with_an_example(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
@@ -173,7 +174,7 @@ def test_a_file_in_the_place_of_a_folder_is_refused(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ([], "{demo, audit, attack, score, train, report, data, suite}"),
+        ([], "{demo, audit, attack, score, train, defend, report, data, suite}"),
         (["nonsense"], "nonsense"),
         (["demo", "--nonsense", "3"], "--nonsense"),
         (["demo", "--seeds", "two"], "--seeds"),

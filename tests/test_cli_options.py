@@ -13,6 +13,7 @@ from patchmi.cli import main
 from patchmi.cli.options import (
     Attack,
     Audit,
+    Defend,
     Demo,
     Inspect,
     Make,
@@ -29,6 +30,7 @@ COMMANDS = {
     "attack": Attack,
     "score": Score,
     "train": Train,
+    "defend": Defend,
     "report": Report,
     "data inspect": Inspect,
     "data make": Make,
@@ -40,6 +42,7 @@ AT_AN_ADDRESS = ["--target", "http://127.0.0.1:9/infer", "--image-shape", "1", "
 SCORED = ["pictures"]
 DRAWN = ["strokes", "--out", "drawn"]
 SUITE = ["suite.toml", "--out", "suite", "--data", "."]
+DEFENDED = ["--target-data", "pictures"]
 TRAINED = ["--private", "pictures", "--out", "trained.safetensors"]
 
 BAD = {
@@ -97,6 +100,7 @@ BAD = {
         "rate": [*READABLE, "--rate", "10"],
         "class_count": [*READABLE, "--class-count", "3"],
         "input_name": [*READABLE, "--input-name", "pixels"],
+        "pixel_type": [*READABLE, "--pixel-type", "float32"],
         "images_per_request": [*AT_AN_ADDRESS, "--access", "label", "--images-per-request", "0"],
         "release_context": [*READABLE, "--release-context", "secret"],
         "track": [*READABLE, "--track", "wandb"],
@@ -129,6 +133,7 @@ BAD = {
         "rate": [*AT_AN_ADDRESS, "--access", "label", "--rate", "-1"],
         "class_count": [*AT_AN_ADDRESS, "--access", "label", "--class-count", "0"],
         "input_name": [*READABLE, "--input-name", "pixels"],
+        "pixel_type": [*READABLE, "--pixel-type", "float32"],
         "images_per_request": [*READABLE, "--images-per-request", "8"],
         "track": [*READABLE, "--track", "wandb"],
     },
@@ -157,6 +162,7 @@ BAD = {
         "rate": [*SCORED, *READABLE[:4], "--rate", "3"],
         "class_count": [*SCORED, *READABLE[:4], "--class-count", "5"],
         "input_name": [*SCORED, *READABLE[:4], "--input-name", "pixels"],
+        "pixel_type": [*SCORED, *AT_AN_ADDRESS, "--pixel-type", "int4"],
         "images_per_request": [*SCORED, *AT_AN_ADDRESS, "--images-per-request", "0"],
         "release_context": [*SCORED, "--release-context", "secret"],
     },
@@ -168,6 +174,32 @@ BAD = {
         "step_count": [*TRAINED, "--step-count", "0"],
         "seed": [*TRAINED, "--seed", "one"],
         "max_bad": [*TRAINED, "--max-bad", "7"],
+        "defence": [*TRAINED, "--defence", "rounding"],
+        "strength": [*TRAINED, "--defence", "mid", "--strength", "-1"],
+        "pretraining": [*TRAINED, "--pretraining", "none"],
+        "validation_share": [*TRAINED, "--validation-share", "1"],
+    },
+    "defend": {
+        "target_data": ["--target-data", "none"],
+        "defences": [*DEFENDED, "--defences", "wall"],
+        "strengths": [*DEFENDED, "--strengths", "0"],
+        "seeds": [*DEFENDED, "--seeds", "0"],
+        "architecture": [*DEFENDED, "--architecture", "lenet", "--defences", "rolss"],
+        "image_shape": [*DEFENDED, "--image-shape", "1", "0", "8"],
+        "step_count": [*DEFENDED, "--step-count", "0"],
+        "judge_steps": [*DEFENDED, "--judge-steps", "0"],
+        "validation_share": [*DEFENDED, "--validation-share", "1"],
+        "pretraining": [*DEFENDED, "--defences", "tl-dmi"],
+        "public": [*DEFENDED, "--public", "pebbles"],
+        "public_count": [*DEFENDED, "--public-count", "0"],
+        "attack_steps": [*DEFENDED, "--attack-steps", "0"],
+        "adaptive": [*DEFENDED, "--adaptive", "might"],
+        "budget": [*DEFENDED, "--budget", "0"],
+        "count_per_class": [*DEFENDED, "--count-per-class", "3"],
+        "out": [*DEFENDED, "--out", "a-file"],
+        "jobs": [*DEFENDED, "--jobs", "0"],
+        "memory": [*DEFENDED, "--memory", "0"],
+        "cluster": [*DEFENDED, "--cluster", "nowhere"],
     },
     "report": {"run": ["none"]},
     "data inspect": {

@@ -3,8 +3,10 @@
 import pytest
 
 from patchmi.attacks import ATTACKS, PatchMI, choose_attack
-from patchmi.cli.options import AttackName
+from patchmi.cli.options import AdaptiveAttackName, AttackName, DefenceName, OwnArchitecture
 from patchmi.cli.settings import read_settings
+from patchmi.defences import ADAPTIVE_ATTACKS, DEFENCES
+from patchmi.networks import ARCHITECTURES
 
 
 def test_values_are_read_as_toml_and_else_as_texts():
@@ -38,6 +40,12 @@ def test_a_text_that_sets_nothing_or_twice_is_named_in_one_line(texts):
 
 def test_the_command_line_names_every_attack_in_the_table():
     assert list(AttackName.__args__) == list(ATTACKS)
+
+
+def test_the_command_line_names_every_defence_adaptive_attack_and_network_in_their_tables():
+    assert list(DefenceName.__args__) == list(DEFENCES)
+    assert list(AdaptiveAttackName.__args__) == list(ADAPTIVE_ATTACKS)
+    assert list(OwnArchitecture.__args__) == list(ARCHITECTURES)
 
 
 def test_settings_reach_the_attack_and_the_others_keep_their_defaults():

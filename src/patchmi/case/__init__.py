@@ -11,11 +11,13 @@ from patchmi.case.judges import (
 from patchmi.case.pictures import in_order_of, open_pictures
 from patchmi.case.public import open_public, public_notes
 from patchmi.case.subject import Case, open_case
-from patchmi.case.training import train_target
+from patchmi.case.training import Course, Trained, train_on, train_target
 
 __all__ = [
     "Case",
+    "Course",
     "PrivateFiles",
+    "Trained",
     "class_order",
     "in_order_of",
     "judge_trainings",
@@ -27,6 +29,7 @@ __all__ = [
     "public_notes",
     "reference_training",
     "train_judges",
+    "train_on",
     "train_reference",
     "train_target",
 ]

@@ -21,6 +21,7 @@ from patchmi.cli.options import (
     Attack,
     Audit,
     Data,
+    Defend,
     Demo,
     Inspect,
     Make,
@@ -65,8 +66,8 @@ def run_command(options: Options, arguments: list[str]) -> int:
             inspect(action)
         case Data(action=Make() as action):
             draw(action)
-        case Suite(action=action):
-            suites.act(action, command=command)
+        case Defend() | Suite():
+            suites.act(options, command=command)
     return DONE
 
 
@@ -281,21 +282,29 @@ def _score(options: Score, *, command: str) -> int:
 
 def _train(options: Train) -> int:
     check_counts(options, "step_count")
-    check_shares(options, "max_bad")
-    from patchmi.case import train_target
+    check_shares(options, "max_bad", "validation_share")
+    from patchmi.case import Course, train_target
+    from patchmi.defences import choose_defence
 
-    accuracy = train_target(
+    trained = train_target(
         options.private,
         options.out,
-        architecture=options.architecture,
+        Course(
+            architecture=options.architecture,
+            defence=choose_defence(options.defence, options.strength),
+            step_count=options.step_count,
+            seed=options.seed,
+            validation_share=options.validation_share,
+            pretraining=options.pretraining,
+        ),
         image_shape=options.image_shape,
-        step_count=options.step_count,
-        seed=options.seed,
         max_bad_share=options.max_bad,
         progress=show_progress,
     )
-    if accuracy is not None:
-        say(f"accuracy {accuracy:.3f} on the part that was not trained on")
+    for note in trained.notes:
+        say(note)
+    if trained.accuracy is not None:
+        say(f"accuracy {trained.accuracy:.3f} on the part that was not trained on")
     print_path(options.out)
     return DONE
 

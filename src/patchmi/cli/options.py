@@ -25,6 +25,28 @@ DEFAULT_ATTACKS: dict[str, AttackName] = {
     "label": "patch-transfer",
 }
 """The attack of each access, where none is named."""
+DefenceName = Literal[
+    "none",
+    "early-stopping",
+    "label-smoothing",
+    "negative-smoothing",
+    "mid",
+    "bido-hsic",
+    "bido-coco",
+    "tl-dmi",
+    "rolss",
+    "midre",
+    "at-at",
+    "trap-mid",
+    "dp-sgd",
+    "rounding",
+    "top-k",
+    "temperature",
+    "noise",
+    "label-only",
+]
+AdaptiveAttackName = Literal["margin", "logit", "student", "views", "no-batch-norm", "ten-times"]
+OwnArchitecture = Literal["resnet10", "vgg6", "lenet", "allconv", "convmixer", "mlp"]
 Count = Annotated[int, tyro.conf.arg(metavar="COUNT")]
 Share = Annotated[float, tyro.conf.arg(metavar="SHARE")]
 Rate = Annotated[float | None, tyro.conf.arg(metavar="IMAGES_PER_SECOND")]
@@ -54,6 +76,8 @@ class ModelOptions:
     """How many there are, where nothing else says it."""
     input_name: str = "images"
     """What a model at an address calls its images."""
+    pixel_type: Literal["uint8", "float32"] = "uint8"
+    """What an address is sent: numbers from 0 to 255, or from 0 to 1 with --mean and --std taken off."""
     images_per_request: Count = 32
     """Images that an address is sent at a time."""
 
@@ -221,13 +245,15 @@ class Train:
     """Train a classifier on labelled images, as a target to try attacks on.
 
     Example: patchmi train --private data/train --out model.safetensors
+
+    Example: patchmi train --private data/train --out model.safetensors --defence mid --strength .01
     """
 
     private: str
     """Labelled images: class folders, parquet, npz, IDX, or hub:OWNER/NAME."""
     out: Path
     """The file of weights to write; `patchmi audit --target` opens it."""
-    architecture: Literal["resnet10", "vgg6", "lenet", "allconv", "convmixer", "mlp"] = "resnet10"
+    architecture: OwnArchitecture = "resnet10"
     """One of patchmi's networks."""
     image_shape: tuple[int, int, int] | None = None
     """Channels, height and width; else those of the first image."""
@@ -235,6 +261,14 @@ class Train:
     """Batches of 128 images."""
     seed: int = 0
     """Seed of weights, batches and views."""
+    defence: DefenceName = "none"
+    """What it is trained with, that it may give less away."""
+    strength: float | None = None
+    """The defence's one knob; else where it starts."""
+    pretraining: str | None = None
+    """Labelled images of other classes, for the defence that learns from them first: tl-dmi."""
+    validation_share: Share = 0.0
+    """Share of --private that chooses the best moment of the training; else the last is taken."""
     max_bad: Share = 0.01
     """Share of broken images to pass over."""
 
@@ -319,6 +353,61 @@ class SuiteRun:
 
 
 @dataclass(frozen=True)
+class Defend:
+    """Train networks with and without defences, attack them all, and show what each costs and gives.
+
+    Attacks that are meant to get past a defence are run too. Killed, the same command goes on.
+
+    Example: patchmi defend --target-data data/train --defences mid at-at --strengths 1 --out runs/defend
+    """
+
+    target_data: str
+    """Labelled images to train on: class folders, parquet, npz, IDX, or hub:OWNER/NAME."""
+    defences: tuple[DefenceName | Literal["all"], ...] = ("all",)
+    """Which, or all; no defence, early stopping and label smoothing always stand beside them."""
+    strengths: Count = 5
+    """Strengths of each defence, at most 5; of 1, the one where it starts."""
+    seeds: Count = 3
+    """Networks trained for each, and attacked."""
+    architecture: OwnArchitecture = "resnet10"
+    """One of patchmi's networks."""
+    image_shape: tuple[int, int, int] | None = None
+    """Channels, height and width; else those of the first image."""
+    step_count: Count = 900
+    """Batches of each training."""
+    judge_steps: Count = 1500
+    """Steps of training for each judge."""
+    flips: bool = False
+    """Mirror images in training, as photographs may be."""
+    validation_share: Share = 0.1
+    """Share of the training images that chooses the best moment of each training."""
+    pretraining: str | None = None
+    """Labelled images of other classes, for the defence that learns from them first: tl-dmi."""
+    public: str = "strokes"
+    """What the attacker has: strokes, glyphs, leaves, a path to images, or hub:OWNER/NAME."""
+    public_count: Count = 15_000
+    """Public images."""
+    attack_steps: int | None = None
+    """Steps of the attacks, instead of their recipe's."""
+    adaptive: tuple[AdaptiveAttackName, ...] = ()
+    """Attacks meant to get past defences; else all that the defences ask for."""
+    budget: Count = 50_000
+    """Images that an attack may send to a black box."""
+    count_per_class: Count = 100
+    """Reconstructions of each class."""
+    out: Path = Path("runs/defend")
+    """Folder; what is in it already is not computed again."""
+    jobs: int | None = None
+    """Cells at a time; else as many as the processors allow."""
+    memory: float | None = None
+    """GB that all running cells together may need; else most of what is free."""
+    cluster: str | None = None
+    """HOST:PORT of a Ray cluster to run the cells on; all its machines must see --out."""
+    dry_run: bool = False
+    """Say how many networks, attacks and rows there are, and stop."""
+
+
+@dataclass(frozen=True)
 class SuiteReport:
     """Write suite.html again, also of a suite that is half done.
 
@@ -343,4 +432,4 @@ class Suite:
     """What to do."""
 
 
-Options = Demo | Audit | Attack | Score | Train | Report | Data | Suite
+Options = Demo | Audit | Attack | Score | Train | Defend | Report | Data | Suite

@@ -26,8 +26,9 @@ from patchmi.suite.jobs import (
     open_cell,
     read_json,
     run_cells,
+    target_of,
 )
-from patchmi.suite.tables import Suite
+from patchmi.suite.tables import UNDEFENDED, Suite
 from patchmi.suite.targets import (
     disjoint_judge,
     logged,
@@ -62,8 +63,8 @@ def run_job(folder: Path, suite: Suite, name: str) -> None:
             return
         began, started = time.time(), time.monotonic()
         kind, target, *row = name.split("/")
-        if kind == "target":
-            prepare_target(run, suite, target)
+        if kind in ("target", "defended"):
+            prepare_target(run, suite, target, suite.defences[row[0]] if row else UNDEFENDED)
         elif kind == "judges":
             prepare_judges(run, suite, target, cell_folder(folder, f"target/{target}"))
         elif kind == "row":
@@ -83,8 +84,9 @@ def run_job(folder: Path, suite: Suite, name: str) -> None:
 
 def _attack(run: RunFolder, folder: Path, suite: Suite, name: str) -> None:
     """One run of an attack, or what it draws without its target."""
-    kind, target_name, _, public_name, *_ = name.split("/")
-    target, digest = open_attacked(suite, folder, target_name)
+    kind, target_name, _, public_name, defence, *_ = name.split("/")
+    cell = f"target/{target_name}" if kind == "control" else target_of(suite, target_name, defence)
+    target, digest = open_attacked(suite, folder, cell)
     public, _ = open_attackers_images(suite, public_name, None, image_shape=target.image_shape)
     run.pin_inputs(audit_inputs(digest, None, [], public))
     plan = Plan(
@@ -105,25 +107,25 @@ def _attack(run: RunFolder, folder: Path, suite: Suite, name: str) -> None:
 def _count_row(run: RunFolder, folder: Path, suite: Suite, target_name: str, row: list[str]) -> None:
     """Score what the runs of an attack and its control left: an audit that finds its long stages done."""
     attack, public_name, defence = row
-    target_cell = cell_folder(folder, f"target/{target_name}")
-    subject = open_subject(suite, target_name, target_cell)
+    subject = open_subject(suite, target_name, cell_folder(folder, target_of(suite, target_name, defence)))
     case, private = subject.case, subject.private
     public, notes = open_attackers_images(suite, public_name, private, image_shape=case.target.image_shape)
     plan = Plan(
         suite.attacks[attack].made(),
         public,
-        seeds=tuple(range(suite.seeds)),
+        seeds=tuple(suite.seeds_of(target_name)),
         count_per_class=suite.count_per_class,
         command=suite.origin.command,
-        grant=suite.attacks[attack].grant(),
+        grant=suite.attacks[attack].grant(suite.defences[defence]),
     )
-    judges = cell_folder(folder, f"judges/{target_name}")
+    judges = cell_folder(folder, f"judges/{suite.first_alike(target_name)}")
     _take(run, judges, "**/judges/*.safetensors", audit_inputs(None, private, [], None))
     inputs = audit_inputs(case.target_digest, None, [], public)
     parts = target_name, attack, public_name, defence
     for seed in plan.seeds:
         _take_run(run, folder, run_cells(suite, "/".join(parts), seed), inputs, seed=seed)
-    _take(run, cell_folder(folder, control_of(suite, parts)), "controls/*", inputs)
+    # Controls ask nothing of a target: those of targets that are alike share one.
+    _take(run, cell_folder(folder, control_of(suite, parts)), "controls/*", inputs | {"target": None})
     audit(
         run,
         target=case.target,
@@ -157,7 +159,8 @@ def _take(run: RunFolder, cell: Path, pattern: str, inputs: dict[str, Any], *, i
     Raises:
         ValueError: Model or images have changed since.
     """
-    if read_json(cell / INPUTS) != inputs:
+    worked_on = read_json(cell / INPUTS)
+    if any(worked_on[what] != digests for what, digests in inputs.items() if digests is not None):
         raise ValueError(f"{cell} worked on another model or on other images; remove it, and run again")
     for path in cell.glob(pattern):
         with atomic_path(run.path((into / path.relative_to(cell)).as_posix())) as copy:

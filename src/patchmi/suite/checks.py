@@ -5,12 +5,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from patchmi.audit.scores import SCORES
-from patchmi.networks import ARCHITECTURES
-from patchmi.suite.tables import DATA, UNUSED, Curve, Published, Suite, SuiteAttack, SuiteTarget
+from patchmi.defences import ADAPTIVE_ATTACKS, DEFENCES, missing_package
+from patchmi.networks import ARCHITECTURES, build_classifier
+from patchmi.suite.tables import (
+    DATA,
+    UNUSED,
+    Curve,
+    Published,
+    Suite,
+    SuiteAttack,
+    SuiteDefence,
+    SuiteTarget,
+)
 
 SHOWN_SCORES = (*SCORES, "disjoint_top1")
 """Scores that a page has a column for."""
-DEFENCES = ("none",)
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
@@ -30,6 +39,8 @@ def suite_faults(suite: Suite) -> Iterator[str]:
         yield from _nothing_unused(public.source, suite, f"public.{name}.source")
     for name, attack in suite.attacks.items():
         yield from _attack_faults(attack, suite, f"attacks.{name}")
+    for name, defence in suite.defences.items():
+        yield from _defence_faults(defence, suite, f"defences.{name}")
     for place, entry in enumerate(suite.published):
         yield from _published_faults(entry, suite, f"published[{place}]")
     for place, curve in enumerate(suite.curves):
@@ -43,9 +54,34 @@ def _name_faults(suite: Suite) -> Iterator[str]:
         for name in getattr(suite, group):
             if not _NAME.fullmatch(name):
                 yield f"{group}: {name!r} is no name; use letters, digits, '.', '_' and '-'"
-    for name, settings in suite.defences.items():
-        if name not in DEFENCES or settings:
-            yield f"defences.{name}: there is no such defence; leave it out, or give [defences.none]"
+
+
+def _defence_faults(defence: SuiteDefence, suite: Suite, where: str) -> Iterator[str]:
+    try:
+        made = defence.made()
+    except ValueError as error:
+        yield f"{where}: {error}"
+        return
+    if not defence.changes_training():
+        return
+    if (reason := missing_package(type(made))) is not None:
+        yield f"{where}: {reason}"
+    for name, target in suite.targets.items():
+        if target.model is not None:
+            yield (
+                f"{where}: targets.{name} is a finished model, which can be defended in its answers only; "
+                "give it an architecture to train, or leave this defence out"
+            )
+        elif made.learns_from_public and target.pretraining is None:
+            yield (
+                f"{where}: learns from labelled images of other classes first; give targets.{name} a "
+                "`pretraining`, or leave this defence out"
+            )
+        elif target.architecture in ARCHITECTURES:
+            try:
+                build_classifier(made.named(target.architecture), class_count=2, channel_count=1)
+            except ValueError as error:
+                yield f"{where}, on targets.{name}: {error}"
 
 
 def _small_numbers(holder: Any, prefix: str, names: tuple[str, ...]) -> Iterator[str]:
@@ -78,6 +114,10 @@ def _target_faults(target: SuiteTarget, suite: Suite, where: str) -> Iterator[st
         target, f"{where}.", ("class_count", "private_count", "width", "step_count", "judge_steps")
     )
     yield from _split_faults(target, suite, where)
+    if target.pretraining is not None:
+        yield from _unreachable(
+            target.pretraining, suite, f"{where}.pretraining", other_remedy="a path, or hub:OWNER/NAME"
+        )
     if target.image_shape is not None and min(target.image_shape) < 1:
         yield f"{where}.image_shape: give channels, height and width, each 1 or more"
     if target.model is not None:
@@ -85,8 +125,11 @@ def _target_faults(target: SuiteTarget, suite: Suite, where: str) -> Iterator[st
             yield f"{where}.disjoint_share: a finished model was trained on all of them; leave it out"
         if target.class_count is not None:
             yield f"{where}.class_count: a finished model has its own classes; leave it out"
-        if target.width is not None or target.flips:
-            yield f"{where}: width and flips belong to a target that is trained, not to a finished model"
+        if target.width is not None or target.flips or target.seed or target.validation_share:
+            yield (
+                f"{where}: width, flips, seed and validation_share belong to a target that is trained, not "
+                "to a finished model"
+            )
         return
     if target.architecture not in ARCHITECTURES:
         given = "is missing" if target.architecture is None else f"= {target.architecture!r} is none of ours"
@@ -98,8 +141,12 @@ def _target_faults(target: SuiteTarget, suite: Suite, where: str) -> Iterator[st
 
 
 def _split_faults(target: SuiteTarget, suite: Suite, where: str) -> Iterator[str]:
-    if not 0 <= target.disjoint_share < 1 or not 0 < target.held_out_share < 1:
-        yield f"{where}: disjoint_share and held_out_share are shares, below 1 and not negative"
+    shares = (target.disjoint_share, target.validation_share)
+    if not all(0 <= share < 1 for share in shares) or not 0 < target.held_out_share < 1:
+        yield (
+            f"{where}: disjoint_share, validation_share and held_out_share are shares, below 1 and not "
+            "negative"
+        )
     if target.disjoint is not None:
         yield from _unreachable(
             target.disjoint, suite, f"{where}.disjoint", other_remedy="a path, or hub:OWNER/NAME"
@@ -114,6 +161,9 @@ def _attack_faults(attack: SuiteAttack, suite: Suite, where: str) -> Iterator[st
     except ValueError as error:
         yield f"{where}: {error}"
     yield from _unknown(attack.publics, suite.public, f"{where}.publics", "public")
+    yield from _unknown(attack.defences, DEFENCES, f"{where}.defences", "defences")
+    if attack.adaptive is not None:
+        yield from _unknown((attack.adaptive,), ADAPTIVE_ATTACKS, f"{where}.adaptive", "adaptive attacks")
 
 
 def _published_faults(entry: Published, suite: Suite, where: str) -> Iterator[str]:

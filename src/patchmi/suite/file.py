@@ -86,6 +86,7 @@ def _suite(given: Mapping[str, Any], origin: Origin, *, where: str) -> Suite:
     if "origin" in table:
         raise ValueError(f"{where}: no key origin; patchmi writes it itself")
     table["attacks"] = _apart(table.get("attacks"), SuiteAttack, "settings")
+    table["defences"] = _named(table.get("defences"))
     published = table.get("published", [])
     if isinstance(published, list):
         table["published"] = list(_apart(dict(enumerate(published)), Published, "scores").values())
@@ -96,6 +97,16 @@ def _suite(given: Mapping[str, Any], origin: Origin, *, where: str) -> Suite:
     for fault in suite_faults(suite):
         raise ValueError(f"{where}: {fault}")
     return suite
+
+
+def _named(defences: Any) -> Any:
+    """Each defence under the name of its entry, where it has no other."""
+    if not isinstance(defences, dict):
+        return defences
+    return {
+        name: {"defence": name, **entry} if isinstance(entry, dict) else entry
+        for name, entry in defences.items()
+    }
 
 
 def _apart(entries: Any, kind: type, rest: str) -> Any:

@@ -17,6 +17,7 @@ from patchmi.runs import atomic_write
 from patchmi.runs.files import pack_tensors, unpack_tensors
 from patchmi.suite.cells import EXTRA
 from patchmi.suite.jobs import DONE, cell_folder, failure_of, is_done, plan_jobs, read_json, run_cells
+from patchmi.suite.planes import planes_of
 from patchmi.suite.tables import Suite
 from patchmi.suite.targets import ABOUT, ABOUT_JUDGES
 from patchmi.types import Labels
@@ -54,6 +55,7 @@ def gather(folder: Path, suite: Suite) -> None:
         "missing": sum(row["state"] == "missing" for row in rows),
         "targets": [_describe_target(folder, suite, name) for name in suite.targets],
         "rows": rows,
+        "planes": planes_of(folder, suite, dict(zip(suite.rows(), rows, strict=True))),
         "published": [dict(vars(entry)) for entry in suite.published],
         "curves": [
             {
@@ -99,7 +101,7 @@ def _describe_row(folder: Path, suite: Suite, parts: tuple[str, str, str, str]) 
         return described | {"state": "failed", "error": error}
     cell = cell_folder(folder, f"row/{name}")
     result = read_json(cell / "result.json")
-    cells = [cell for seed in range(suite.seeds) for cell in run_cells(suite, name, seed)]
+    cells = [cell for seed in suite.seeds_of(target) for cell in run_cells(suite, name, seed)]
     return described | {
         "state": "done",
         "folder": cell.relative_to(folder).as_posix(),

@@ -29,7 +29,7 @@ def share_out(private: Private, target: SuiteTarget) -> tuple[Private, Private |
     private = _some_classes(private, target)
     images, labels = private.train_images, private.train_labels
     if target.private_count is not None:
-        chosen = _evenly(labels, target.private_count, class_count=len(private.class_names))
+        chosen = evenly(labels, target.private_count, class_count=len(private.class_names))
         images, labels = images[chosen], labels[chosen]
     disjoint = None
     if target.disjoint_share:
@@ -89,7 +89,7 @@ def open_attackers_images(
     whole = _some_classes(open_private(private_files(suite, owner), image_shape=image_shape)[0], owner)
     unused = torch.ones(len(whole.train_labels), dtype=torch.bool)
     assert owner.private_count is not None
-    unused[_evenly(whole.train_labels, owner.private_count, class_count=len(whole.class_names))] = False
+    unused[evenly(whole.train_labels, owner.private_count, class_count=len(whole.class_names))] = False
     places = unused.nonzero().flatten()
     if not len(places):
         raise ValueError(f"{chosen.source}: private_count takes all {len(unused):,} images; give fewer")
@@ -127,7 +127,7 @@ def _some_classes(private: Private, target: SuiteTarget) -> Private:
     )
 
 
-def _evenly(labels: Labels, count: int, *, class_count: int) -> Tensor:
+def evenly(labels: Labels, count: int, *, class_count: int) -> Tensor:
     """Places of at most `count` images, as many of each class, chosen at random once and for all."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     members = (order[labels[order] == label] for label in range(class_count))

@@ -6,7 +6,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from typing import Any
 from patchmi.attacks import AbstractAttack
 from patchmi.audit import Grant
 from patchmi.audit.document import describe
+from patchmi.defences import NoDefence
 from patchmi.runs import ConfigChanged, RunError, RunFolder, RunLocked, atomic_write, open_run
-from patchmi.suite.tables import Suite, SuiteAttack
+from patchmi.suite.tables import Suite, SuiteAttack, SuiteTarget
 
 DONE = "done.json"
 """Written last in a cell's folder: when it was done, how long it took, and on which host."""
@@ -31,8 +32,8 @@ class Job:
     """One cell: a target, its judges, a run of an attack, its control, or a row of the table.
 
     Args:
-        name: `target/T`, `judges/T`, a run as `run_cells` names it, `row/ROW`, where ROW is
-            T/ATTACK/PUBLIC/DEFENCE, or a control as `control_of` names it.
+        name: `target/T`, `defended/T/DEFENCE`, `judges/T`, a run as `run_cells` names it, `row/ROW`, where
+            ROW is T/ATTACK/PUBLIC/DEFENCE, or a control as `control_of` names it.
         needs: Names of the jobs that must be done before.
         memory_gb: What it may need.
         gpus: Likewise, shares of one allowed.
@@ -50,17 +51,26 @@ def plan_jobs(suite: Suite) -> tuple[Job, ...]:
     """Every cell, what others need before them; controls after runs, whose GANs they share."""
     targets, runs, controls, rows = ({} for _ in range(4))
     for parts in suite.rows():
-        target, judges, row = f"target/{parts[0]}", f"judges/{parts[0]}", "/".join(parts)
-        own = tuple(name for seed in range(suite.seeds) for name in run_cells(suite, row, seed))
-        targets |= {target: (), judges: (target,)}
+        name, first = parts[0], suite.first_alike(parts[0])
+        target, judges, row = target_of(suite, name, parts[3]), f"judges/{first}", "/".join(parts)
+        own = tuple(run for seed in suite.seeds_of(name) for run in run_cells(suite, row, seed))
+        targets |= {f"target/{one}": () for one in (first, name)} | {target: ()}
+        targets[judges] = (f"target/{first}",)
         runs |= dict.fromkeys(own, (target,))
         control = control_of(suite, parts)
-        controls[control] = (target,)
+        controls[control] = (f"target/{first}",)
         rows[f"row/{row}"] = (target, judges, *own, control)
     needs: dict[str, tuple[str, ...]] = {**targets, **runs, **controls, **rows}
     return tuple(
         Job(name, needed, suite.memory_gb, suite.gpus, suite.threads) for name, needed in needs.items()
     )
+
+
+def target_of(suite: Suite, target: str, defence: str) -> str:
+    """The cell of a network, `target/T` or `defended/T/DEFENCE`; what changes answers alone has no own."""
+    if suite.defences[defence].changes_training():
+        return f"defended/{target}/{defence}"
+    return f"target/{target}"
 
 
 def run_cells(suite: Suite, row: str, seed: int) -> tuple[str, ...]:
@@ -73,12 +83,13 @@ def run_cells(suite: Suite, row: str, seed: int) -> tuple[str, ...]:
 
 
 def control_of(suite: Suite, row: tuple[str, ...]) -> str:
-    """A row's control, `control/T/KIND-DIGEST/PUBLIC/DEFENCE`.
+    """A row's control, `control/T/KIND-DIGEST/PUBLIC/none`.
 
-    Attacks that draw alike without the target have one digest, and share it.
+    Attacks that draw alike without the target have one digest, and share it; so do targets that are alike,
+    whatever defends them, since none of them has a word in it.
     """
-    target, attack, public, defence = row
-    return f"control/{target}/{_control_id(suite.attacks[attack])}/{public}/{defence}"
+    target, attack, public, _ = row
+    return f"control/{suite.first_alike(target)}/{_control_id(suite.attacks[attack])}/{public}/none"
 
 
 def attack_of(suite: Suite, name: str) -> AbstractAttack:
@@ -91,7 +102,8 @@ def attack_of(suite: Suite, name: str) -> AbstractAttack:
 
 def grant_of(suite: Suite, name: str) -> Grant:
     """What the attack of a cell is allowed."""
-    return _entry_of(suite, name).grant()
+    kind, *rest = name.split("/")
+    return _entry_of(suite, name).grant(None if kind == "control" else suite.defences[rest[3]])
 
 
 def _entry_of(suite: Suite, name: str) -> SuiteAttack:
@@ -120,10 +132,13 @@ def log_file(folder: Path, name: str) -> Path:
 def cell_config(suite: Suite, name: str) -> dict[str, Any]:
     """All that a cell's results depend on, but for the content of images, which the cell pins."""
     kind, target, *rest = name.split("/")
-    config: dict[str, Any] = {"threads": suite.threads, "target": asdict(suite.targets[target])}
-    for no_part in ("hub", "show_private"):
-        del config["target"][no_part]
+    config: dict[str, Any] = {"threads": suite.threads, "target": _settings_of(suite.targets[target])}
     if kind in ("target", "judges"):
+        return config
+    defence = rest[-1] if kind == "defended" else rest[2]
+    if kind != "control" and (made := suite.defences[defence].made()) != NoDefence():
+        config["defence"] = {"name": type(made).__name__, **asdict(made)}
+    if kind == "defended":
         return config
     public = rest[1]
     made = attack_of(suite, name)
@@ -138,6 +153,19 @@ def cell_config(suite: Suite, name: str) -> dict[str, Any]:
     if kind == "row":
         return config | {"seeds": suite.seeds, "show_private": suite.targets[target].show_private}
     return config | {"seed": _number(name, "seed") or 0}
+
+
+def _settings_of(target: SuiteTarget) -> dict[str, Any]:
+    """What is set in a target's table, but for what changes nothing that is computed.
+
+    What is as by default is left out: a folder of an older version goes on when tables gain a key.
+    """
+    no_part = ("hub", "show_private")
+    return {
+        one.name: value
+        for one in fields(target)
+        if one.name not in no_part and (value := getattr(target, one.name)) != one.default
+    }
 
 
 def _number(name: str, what: str) -> int | None:

@@ -9,7 +9,7 @@ from patchmi.suite.file import load_suite, read_suite, save_suite
 from patchmi.suite.gather import gather
 from patchmi.suite.jobs import forget_failure, is_done, plan_jobs
 from patchmi.suite.schedule import local_bounds, run_locally
-from patchmi.suite.tables import Origin
+from patchmi.suite.tables import Origin, Suite
 
 
 def run_suite(
@@ -47,6 +47,18 @@ def run_suite(
         KeyboardInterrupt: Interrupted; every cell has saved its state.
     """
     suite = read_suite(file, small=small, data=data, command=command)
+    return run_read(suite, out, jobs=jobs, memory_gb=memory_gb, cluster=cluster)
+
+
+def run_read(
+    suite: Suite,
+    out: Path | str,
+    *,
+    jobs: int | None = None,
+    memory_gb: float | None = None,
+    cluster: str | None = None,
+) -> tuple[str, ...]:
+    """Do what is missing of a suite that was read, or made, and write its page: as `run_suite`."""
     bounds = local_bounds(threads=suite.threads, jobs=jobs, memory_gb=memory_gb)
     if cluster is not None:
         from patchmi.suite.cluster import check_cluster

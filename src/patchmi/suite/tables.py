@@ -1,13 +1,14 @@
 """The tables of a suite file: targets, attacks, public images, and what is drawn of them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from patchmi.attacks import ATTACKS, AbstractAttack, choose_attack
 from patchmi.audit import Grant
 from patchmi.data import PROCEDURAL
+from patchmi.defences import AbstractDefence, NoDefence, OutputDefence, choose_defence, is_bypassed
 from patchmi.types import Access
 
 DATA = "data:"
@@ -40,6 +41,9 @@ class SuiteTarget:
         disjoint_share: Share of the training images that target and judges do not get, for one more judge.
         disjoint: Labelled images of the same classes from elsewhere, for that judge, instead of such a share.
         show_private: Whether pages may show held-out images.
+        seed: Of the network's training; targets that differ in it alone repeat one another, and share judges.
+        validation_share: Share of the training images that choose among the moments of its training.
+        pretraining: Labelled images of other classes, for the defences that learn from them first.
     """
 
     private: str
@@ -60,6 +64,9 @@ class SuiteTarget:
     disjoint_share: float = 0.0
     disjoint: str | None = None
     show_private: bool = False
+    seed: int = 0
+    validation_share: float = 0.0
+    pretraining: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,8 @@ class SuiteAttack:
         publics: The public sets that it gets; () is all.
         access: What it sees of its targets; None: what it is meant for.
         budget: Images that a run may send to a black box.
+        adaptive: What it is meant to get past: one of `ADAPTIVE_ATTACKS`; None: nothing in particular.
+        defences: Names in `DEFENCES` of those that it is run against; () is all.
     """
 
     attack: str
@@ -95,14 +104,20 @@ class SuiteAttack:
     publics: tuple[str, ...] = ()
     access: Access | None = None
     budget: int = 50_000
+    adaptive: str | None = None
+    defences: tuple[str, ...] = ()
 
     def made(self) -> AbstractAttack:
         """The attack itself."""
         return choose_attack(self.attack, self.settings)
 
-    def grant(self) -> Grant:
-        """What it is allowed."""
-        return Grant(self.access or ATTACKS[self.attack].accesses[0], self.budget)
+    def grant(self, defence: "SuiteDefence | None" = None) -> Grant:
+        """What it is allowed, and what a defence of the output leaves of the answers."""
+        grant = Grant(self.access or ATTACKS[self.attack].accesses[0], self.budget)
+        made = None if defence is None else defence.made()
+        if not isinstance(made, OutputDefence) or grant.access == "white-box":
+            return grant
+        return replace(grant, access="label" if made.hides_scores else grant.access, mode=made.mode)
 
     def number(self, setting: str) -> float | None:
         """What a setting is, `identity.feature_weight` in a group, or the budget; None if it is no number."""
@@ -112,6 +127,30 @@ class SuiteAttack:
         for part in setting.split("."):
             value = getattr(value, part, None)
         return float(value) if type(value) in (int, float) else None
+
+
+@dataclass(frozen=True)
+class SuiteDefence:
+    """A defence of `DEFENCES`, and how strong it is.
+
+    Args:
+        defence: Its name; a file may leave it out where the entry has the same.
+        strength: Its one knob; None: where it starts.
+    """
+
+    defence: str
+    strength: float | None = None
+
+    def made(self) -> AbstractDefence:
+        """The defence itself."""
+        return choose_defence(self.defence, self.strength)
+
+    def changes_training(self) -> bool:
+        """Whether the network is another one than without it."""
+        return not isinstance(self.made(), NoDefence | OutputDefence)
+
+
+UNDEFENDED = SuiteDefence("none")
 
 
 @dataclass(frozen=True)
@@ -161,7 +200,7 @@ class Suite:
     memory_gb: float = 2.0
     gpus: float = 0.0
     checkpoint_seconds: float = 15.0
-    defences: dict[str, dict[str, Any]] = field(default_factory=lambda: {"none": {}})
+    defences: dict[str, SuiteDefence] = field(default_factory=lambda: {"none": UNDEFENDED})
     published: tuple[Published, ...] = ()
     curves: tuple[Curve, ...] = ()
     origin: Origin = field(default_factory=Origin)
@@ -175,10 +214,33 @@ class Suite:
         return str(Path(self.origin.folder) / Path(source).expanduser())
 
     def rows(self) -> Iterator[tuple[str, str, str, str]]:
-        """Target, attack, public set and defence of every row; what needs no public images has one set."""
+        """Target, attack, public set and defence of every row.
+
+        What needs no public images has one set. What sees the weights has no row beside a defence of the
+        output, which stands between users and the network, and not between it and this attack.
+        """
         for target in self.targets:
             for name, attack in self.attacks.items():
                 publics = attack.publics or tuple(self.public)
                 for public in publics if ATTACKS[attack.attack].uses_public else publics[:1]:
-                    for defence in self.defences:
-                        yield target, name, public, defence
+                    for defence, listed in self.defences.items():
+                        is_wanted = not attack.defences or listed.defence in attack.defences
+                        if is_wanted and not is_bypassed(listed.made(), attack.grant().access):
+                            yield target, name, public, defence
+
+    def first_alike(self, name: str) -> str:
+        """The first target with the same private images, judges and shape: it may be this one."""
+
+        def judged(target: SuiteTarget) -> SuiteTarget:
+            alike = replace(target, seed=0, validation_share=0.0, pretraining=None)
+            if target.model is not None:
+                return alike
+            return replace(alike, architecture=None, width=None, step_count=0)
+
+        wanted = judged(self.targets[name])
+        return next(one for one, target in self.targets.items() if judged(target) == wanted)
+
+    def seeds_of(self, target: str) -> range:
+        """Seeds of the attack's runs on a target: those of repeated targets differ."""
+        first = self.targets[target].seed * self.seeds
+        return range(first, first + self.seeds)

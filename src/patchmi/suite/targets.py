@@ -7,25 +7,39 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from patchmi.audit import Findings, Judge, Private, audit_inputs, fit_judge
 from patchmi.audit.controls import held_out_arm
-from patchmi.case import Case, judge_trainings, open_case, open_private, train_judges
-from patchmi.machine import seeded
-from patchmi.metrics import cluster_interval, predict_logits, top_k_hits
-from patchmi.networks import ARCHITECTURES
+from patchmi.case import (
+    Case,
+    Course,
+    judge_trainings,
+    open_case,
+    open_private,
+    train_judges,
+    train_on,
+)
+from patchmi.defences import Defended
+from patchmi.metrics import cluster_interval, predict_logits, robust_hits, top_k_hits
 from patchmi.runs import RunFolder, open_run
-from patchmi.suite.images import from_elsewhere, private_files, share_out
+from patchmi.suite.images import evenly, from_elsewhere, private_files, share_out
 from patchmi.suite.jobs import cell_folder, read_json
-from patchmi.suite.tables import Suite, SuiteTarget
-from patchmi.target import Description, Target, TargetFile, Training, answers, train_classifier
+from patchmi.suite.tables import UNDEFENDED, Suite, SuiteDefence, SuiteTarget
+from patchmi.target import AsClassifier, Description, Target, TargetFile, answers
 
 ABOUT = "target.json"
 """What a target's cell says of it."""
+TRAINED = "training.json"
+"""What a network's training took, and what its defence says of itself: written when its weights are."""
 ABOUT_JUDGES = "judges.json"
 """What the cell of its judges says of them."""
 DISJOINT_JUDGE = "convmixer"
+ROBUST_RADII = (0.25, 1.0)
+"""Of the perturbations, in 255ths."""
+ROBUST_COUNT = 400
+"""Held-out images that robust accuracy is measured on."""
 _SAID_EVERY_SECONDS = 30.0
 _WEIGHTS = "target.safetensors"
 
@@ -39,10 +53,12 @@ class Subject:
     disjoint: Private | None
 
 
-def prepare_target(run: RunFolder, suite: Suite, name: str) -> None:
+def prepare_target(run: RunFolder, suite: Suite, name: str, defence: SuiteDefence) -> None:
     """Train or open a target, and write down what it is worth."""
-    subject = open_subject(suite, name, run.folder, train_in=run)
+    subject = open_subject(suite, name, run.folder, train_in=run, defence=defence)
     case, private = subject.case, subject.private
+    logits = answers(case.target, private.held_out_images)
+    is_compared = len(suite.defences) > 1 and case.target.access == "white-box"
     about = {
         "name": name,
         "architecture": case.target.architecture,
@@ -51,7 +67,10 @@ def prepare_target(run: RunFolder, suite: Suite, name: str) -> None:
         "class_names": case.target.class_names,
         "image_shape": case.target.image_shape,
         "sha256": case.target_digest,
-        "accuracy": _accuracy(answers(case.target, private.held_out_images), private),
+        "accuracy": _accuracy(logits, private),
+        "class_accuracy": _class_rates(top_k_hits(logits, private.held_out_labels), private),
+        "training": run.read_json(TRAINED) if run.has(TRAINED) else None,
+        "robust_accuracy": _robust_accuracy(case.target, private) if is_compared else None,
     }
     run.write_json(ABOUT, about)
 
@@ -72,7 +91,14 @@ def prepare_judges(run: RunFolder, suite: Suite, name: str, target_cell: Path) -
     run.write_json(ABOUT_JUDGES, about)
 
 
-def open_subject(suite: Suite, name: str, cell: Path, *, train_in: RunFolder | None = None) -> Subject:
+def open_subject(
+    suite: Suite,
+    name: str,
+    cell: Path,
+    *,
+    train_in: RunFolder | None = None,
+    defence: SuiteDefence = UNDEFENDED,
+) -> Subject:
     """A target with its private images.
 
     Args:
@@ -80,6 +106,7 @@ def open_subject(suite: Suite, name: str, cell: Path, *, train_in: RunFolder | N
         name: The target's.
         cell: Its cell's folder.
         train_in: The cell, taken, where the target is still to be trained.
+        defence: What it is trained with then.
 
     Raises:
         ConfigChanged: The private images are not those that the cell began with.
@@ -97,8 +124,8 @@ def open_subject(suite: Suite, name: str, cell: Path, *, train_in: RunFolder | N
     kept, disjoint = share_out(private, target)
     if train_in is not None:
         train_in.pin_inputs(audit_inputs(None, kept, [], None))
-        if target.model is None and not train_in.has(_WEIGHTS):
-            _train(train_in, target, kept)
+        if target.model is None and not train_in.has(TRAINED):
+            _write(train_in, train_network(suite, target, kept, defence), target, kept)
     if case is None:
         case = open_case(_file(suite, target, cell), None)
     case = replace(
@@ -110,13 +137,18 @@ def open_subject(suite: Suite, name: str, cell: Path, *, train_in: RunFolder | N
     return Subject(case, kept, disjoint)
 
 
-def open_attacked(suite: Suite, folder: Path, name: str) -> tuple[Target, str]:
+def open_attacked(suite: Suite, folder: Path, cell_name: str) -> tuple[Target, str]:
     """The target of a finished cell and the SHA-256 of its weights, without any private image.
+
+    Args:
+        suite: What was read.
+        folder: The suite's.
+        cell_name: As `target_of` names it.
 
     Raises:
         ValueError: It is not the model that the cell opened.
     """
-    cell = cell_folder(folder, f"target/{name}")
+    cell, name = cell_folder(folder, cell_name), cell_name.split("/")[1]
     about = read_json(cell / ABOUT)
     file = replace(
         _file(suite, suite.targets[name], cell),
@@ -164,25 +196,27 @@ def logged(steps: Iterable[int], description: str) -> Iterator[int]:
     log.info("%s: done in %.1f s", description, monotonic() - began)
 
 
-def _train(run: RunFolder, target: SuiteTarget, private: Private) -> None:
-    """Train the target on the spot and write it as `patchmi train` does."""
-    shape = _shape(target)
-    sizes = {"class_count": len(private.class_names), "channel_count": shape[0]}
-    if target.width is not None:
-        sizes["width"] = target.width
-    with seeded(0):
-        network = ARCHITECTURES[target.architecture or ""](**sizes)
-    train_classifier(
-        network,
-        images=private.train_images,
-        labels=private.train_labels,
-        training=Training(step_count=target.step_count, learning_rate=5e-3, flips=target.flips),
-        seed=0,
-        progress=logged,
-        description="Training the target",
+def train_network(suite: Suite, target: SuiteTarget, private: Private, defence: SuiteDefence) -> Defended:
+    """Train a target's network on its private training images."""
+    course = Course(
+        architecture=target.architecture or "",
+        defence=defence.made(),
+        step_count=target.step_count,
+        seed=target.seed,
+        validation_share=target.validation_share,
+        pretraining=None if target.pretraining is None else suite.locate(target.pretraining),
+        width=target.width,
+        flips=target.flips,
     )
-    description = Description(f"patchmi:{target.architecture}", private.class_names, shape)
-    run.write_tensors(_WEIGHTS, network.state_dict(), description.metadata())
+    learnt = private.train_images, private.train_labels
+    return train_on(learnt, course, class_count=len(private.class_names), progress=logged)
+
+
+def _write(run: RunFolder, made: Defended, target: SuiteTarget, private: Private) -> None:
+    """Write a network as `patchmi train` does."""
+    description = Description(f"patchmi:{made.architecture}", private.class_names, _shape(target))
+    run.write_tensors(_WEIGHTS, made.network.state_dict(), description.metadata())
+    run.write_json(TRAINED, {"seconds": made.seconds, "notes": made.notes})
 
 
 def _file(suite: Suite, target: SuiteTarget, cell: Path) -> TargetFile:
@@ -209,7 +243,26 @@ def _describe(judge: Judge, private: Private) -> dict[str, Any]:
     return {"name": judge.name, "architecture": judge.architecture, "accuracy": accuracy}
 
 
+def _robust_accuracy(target: Target, private: Private) -> dict[str, list[float]]:
+    """Accuracy of each class under small perturbations, by their radius in 255ths."""
+    labels = private.held_out_labels
+    chosen = evenly(labels, ROBUST_COUNT, class_count=len(private.class_names))
+    some = replace(private, held_out_images=private.held_out_images[chosen], held_out_labels=labels[chosen])
+    hits = robust_hits(
+        AsClassifier(target),
+        images=some.held_out_images,
+        labels=some.held_out_labels,
+        epsilons_255=ROBUST_RADII,
+    )
+    return {f"{radius:g}": _class_rates(own, some) for radius, own in zip(ROBUST_RADII, hits, strict=True)}
+
+
+def _class_rates(hits: Tensor, private: Private) -> list[float]:
+    """Share of hits among the held-out images of each class."""
+    return held_out_arm(private).rates(hits, len(private.class_names))[0].tolist()
+
+
 def _accuracy(logits: Tensor, private: Private) -> dict[str, Any]:
     """Share of held-out images whose class is named, with its interval."""
     hits = top_k_hits(logits, private.held_out_labels)
-    return asdict(cluster_interval(held_out_arm(private).rates(hits, len(private.class_names))))
+    return asdict(cluster_interval(torch.tensor([_class_rates(hits, private)], dtype=torch.float64)))
