@@ -94,7 +94,7 @@ MISTAKES = {
     "memory_gb = 1": {
         "memory_gb = -1.5": "memory_gb must be above 0",
         "threads = 0": "threads = 0: give 1 or more",
-        "[defences.dp-sgd]": "defences.dp-sgd: there is no such defence",
+        "[defences.wall]": "defences.wall: defence wall: there is none of this name; give one of none, ",
     },
     'title = "Quarters"': {"": "title is missing"},
     "[targets.quarters]": {

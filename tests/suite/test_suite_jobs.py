@@ -45,7 +45,7 @@ def make_suite(**changes) -> Suite:
         Suite(
             title="Two of each",
             targets={
-                name: SuiteTarget("data:it", image_shape=(1, 8, 8), architecture="lenet")
+                name: SuiteTarget(f"data:{name}", image_shape=(1, 8, 8), architecture="lenet")
                 for name in ("digits", "letters")
             },
             public={name: SuitePublic(name) for name in ("strokes", "glyphs")},
@@ -139,7 +139,7 @@ def test_an_attack_without_public_images_is_run_once_a_target(monkeypatch: pytes
         {"attacks": {"a": SuiteAttack("patch-mi", {"step_count": 4})}},
         {"public": {"strokes": SuitePublic("strokes", count=10)}},
         {"public": {"strokes": SuitePublic("glyphs")}},
-        {"targets": {"digits": SuiteTarget("data:it", image_shape=(1, 8, 8), architecture="mlp")}},
+        {"targets": {"digits": SuiteTarget("data:digits", image_shape=(1, 8, 8), architecture="mlp")}},
     ],
     ids=lambda changes: next(iter(changes)),
 )

@@ -94,7 +94,7 @@ def choose_defence(name: str, strength: float | None = None) -> AbstractDefence:
     listed = DEFENCES[name]
     if strength is None:
         return listed.kind(listed.start)
-    if strength * listed.start < 0:  # of two names for one class each has a sign
+    if listed.kind is LabelSmoothing and strength * listed.start < 0:  # it has a name for each sign
         side = "above" if listed.start > 0 else "below"
         raise ValueError(f"{name}, strength {strength:g}: give one {side} 0")
     return listed.kind(strength)
