@@ -15,6 +15,8 @@ from patchmi.report.suite_result import read_suite as read_document
 from patchmi.suite import Bench, defence_suite, load_suite, plan_jobs, report_suite, run_job, run_read
 from patchmi.suite.file import save_suite
 from patchmi.suite.jobs import cell_folder, is_done, read_json
+from patchmi.suite.targets import answered_accuracy, open_subject
+from patchmi.target import OutputMode
 
 pytestmark = pytest.mark.xdist_group("suite")
 
@@ -108,6 +110,16 @@ def test_answers_are_defended_without_a_network_of_their_own_and_no_white_box_ha
     assert rounding["accuracy"] == none["accuracy"]
     assert rounding["cost"] == 1
     assert set(none["leakage"]) == {"plain", "student"}
+
+
+def test_noisy_answers_cost_accuracy_and_rounded_ones_none(bench: Path) -> None:
+    suite = load_suite(bench)
+    subject = open_subject(suite, "network-0", cell_folder(bench, "target/network-0"))
+    target, private = subject.case.target, subject.private
+    plain = read_json(cell_folder(bench, "target/network-0") / "target.json")["class_accuracy"]
+    assert answered_accuracy(target, private, OutputMode(decimals=1)) == plain
+    noisy = answered_accuracy(target, private, OutputMode(noise=100.0))
+    assert abs(sum(noisy) / 4 - 0.25) < 0.25 < sum(plain) / 4, "of four classes one is guessed"
 
 
 def test_networks_of_different_defences_are_different_and_each_says_what_it_is(

@@ -13,6 +13,7 @@ from patchmi.audit import Findings, Judge, Plan, audit, audit_inputs
 from patchmi.audit.document import describe_environment
 from patchmi.audit.scores import Arm
 from patchmi.audit.stages import RECONSTRUCTIONS, attack_target, draw_without_target, join_runs, to_unit_range
+from patchmi.defences import OutputDefence
 from patchmi.metrics import Estimate, cluster_interval, predict_logits, top_k_hits
 from patchmi.runs import RunFolder, atomic_path
 from patchmi.suite.images import open_attackers_images
@@ -30,6 +31,7 @@ from patchmi.suite.jobs import (
 )
 from patchmi.suite.tables import UNDEFENDED, Suite
 from patchmi.suite.targets import (
+    answered_accuracy,
     disjoint_judge,
     logged,
     open_attacked,
@@ -39,6 +41,8 @@ from patchmi.suite.targets import (
     suite_judges,
 )
 
+ANSWERED = "answered.json"
+"""How often the answers name a held-out image's class, in a row whose defence changes answers."""
 EXTRA = "extra.json"
 """A row's scores that no result has."""
 
@@ -136,6 +140,10 @@ def _count_row(run: RunFolder, folder: Path, suite: Suite, target_name: str, row
         findings=Findings(case.findings.target, (*case.findings.images, *notes)),
         progress=logged,
     )
+    made = suite.defences[defence].made()
+    if isinstance(made, OutputDefence):
+        rates = answered_accuracy(case.target, private, made.mode)
+        run.write_json(ANSWERED, {"class_accuracy": rates})
     judge = disjoint_judge(run, suite, suite.targets[target_name], subject)
     top1 = None if judge is None else asdict(_recognised(run, judge, case.target.class_count))
     run.write_json(EXTRA, {"disjoint_top1": top1})

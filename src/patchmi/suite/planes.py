@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchmi.defences import DEFENCES, AbstractDefence, is_bypassed
+from patchmi.defences import DEFENCES, AbstractDefence, OutputDefence, is_bypassed
 from patchmi.metrics import Estimate, cluster_interval, maximum_interval
+from patchmi.suite.cells import ANSWERED
 from patchmi.suite.jobs import cell_folder, is_done, read_json, target_of
 from patchmi.suite.plane_words import Compared, bench_power, conclusion
 from patchmi.suite.tables import Suite, SuiteTarget
@@ -115,7 +116,8 @@ class _Measured:
     @property
     def accuracy(self) -> Estimate | None:
         """Of its networks, on held-out images."""
-        return _interval_of([one["class_accuracy"] for one in self.about]) if self.about else None
+        known = [one["class_accuracy"] for one in self.about if one["class_accuracy"]]
+        return _interval_of(known) if known else None
 
     @property
     def strongest(self) -> tuple[str, Estimate] | None:
@@ -196,11 +198,13 @@ def _measured(
 ) -> _Measured:
     """What the cells of a defence hold by now."""
     listed = suite.defences[entry]
-    trained = {}
-    for name in names:
+    made, trained = listed.made(), {}
+    for place, name in enumerate(names):
         cell = target_of(suite, name, entry)
         if is_done(folder, suite, cell):
             trained[name] = read_json(cell_folder(folder, cell) / ABOUT)
+            if isinstance(made, OutputDefence):
+                trained[name]["class_accuracy"] = _answered([own[place] for own in rows.values()], folder)
     rates = {
         attack: _class_rates(folder, own)
         for attack, own in rows.items()
@@ -209,7 +213,7 @@ def _measured(
     kinds = [suite.attacks[attack].adaptive for attack in rates]
     return _Measured(
         listed.defence,
-        listed.made(),
+        made,
         list(trained.values()),
         rows,
         rates,
@@ -223,6 +227,12 @@ def _state_of(states: set[str]) -> str:
     if states == {"done"}:
         return "done"
     return "partial" if "done" in states else "missing"
+
+
+def _answered(rows: list[dict[str, Any]], folder: Path) -> list[float] | None:
+    """Accuracy of a network's changed answers, of each class; None before a row is done."""
+    done = next((row for row in rows if row["state"] == "done"), None)
+    return None if done is None else read_json(folder / done["folder"] / ANSWERED)["class_accuracy"]
 
 
 def _class_rates(folder: Path, rows: list[dict[str, Any]]) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from patchmi.audit import Findings, Judge, Private, audit_inputs, fit_judge
 from patchmi.audit.controls import held_out_arm
+from patchmi.audit.stages import to_bytes
 from patchmi.case import (
     Case,
     Course,
@@ -27,7 +28,16 @@ from patchmi.runs import RunFolder, open_run
 from patchmi.suite.images import evenly, from_elsewhere, private_files, share_out
 from patchmi.suite.jobs import cell_folder, read_json
 from patchmi.suite.tables import UNDEFENDED, Suite, SuiteDefence, SuiteTarget
-from patchmi.target import AsClassifier, Description, Target, TargetFile, answers
+from patchmi.target import (
+    AsClassifier,
+    Description,
+    LabelAccess,
+    OutputMode,
+    Target,
+    TargetFile,
+    answers,
+    oracle_of,
+)
 
 ABOUT = "target.json"
 """What a target's cell says of it."""
@@ -255,6 +265,20 @@ def _robust_accuracy(target: Target, private: Private) -> dict[str, list[float]]
         epsilons_255=ROBUST_RADII,
     )
     return {f"{radius:g}": _class_rates(own, some) for radius, own in zip(ROBUST_RADII, hits, strict=True)}
+
+
+def answered_accuracy(target: Target, private: Private, mode: OutputMode) -> list[float]:
+    """Share of each class's held-out images to which the deployed model gives their class."""
+    door = LabelAccess(
+        oracle_of(target),
+        class_names=target.class_names,
+        image_shape=target.image_shape,
+        budget=len(private.held_out_images),
+        mode=mode,
+        remembers=False,
+    )
+    answered = door.labels(to_bytes(private.held_out_images), stage="accuracy")
+    return _class_rates(answered == private.held_out_labels, private)
 
 
 def _class_rates(hits: Tensor, private: Private) -> list[float]:
