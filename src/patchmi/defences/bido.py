@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from patchmi import machine
 from patchmi.defences.base import AbstractDefence, Lesson
-from patchmi.networks import Classifier, stages
+from patchmi.networks import Classifier, in_evaluation, stages
 from patchmi.target import Batch, Hooks
 from patchmi.types import Images, Labels, Logits
 
@@ -142,13 +142,10 @@ def logits_and_hidden(network: Classifier, images: Images) -> tuple[Logits, list
 
 def image_dependence(network: Classifier, images: Images, dependence: Dependence) -> float:
     """Mean over the watched stages of d(X, Z_j), as the network is in use."""
-    was_training = network.training
-    network.eval()
-    with torch.no_grad():
+    with in_evaluation(network), torch.no_grad():
         seen = centred(gaussian_kernel(images))
         _, hidden = logits_and_hidden(network, images)
         values = [dependence(seen, centred(gaussian_kernel(outputs))) for outputs in hidden]
-    network.train(was_training)
     return float(torch.stack(values).mean())
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from patchmi import machine
+from patchmi.networks import in_evaluation
 from patchmi.types import Images, Labelled, Labels, Progress, silent
 from patchmi.views import training_views
 
@@ -121,8 +122,9 @@ def train_classifier(
         validation: Images and classes that it does not learn from; of `CHOICES` moments the one that knows
             them best is kept, of equally good ones the last. None: the last moment is.
     """
-    model = machine.place(model)
-    _set_training(model, hooks)
+    model = machine.place(model).train()
+    for part in hooks.frozen:
+        part.eval().requires_grad_(False)
     optimiser = hooks.wrap(
         torch.optim.AdamW(
             [weight for weight in model.parameters() if weight.requires_grad],
@@ -151,8 +153,8 @@ def train_classifier(
             optimiser.step()
             schedule.step()
             if validation is not None and (step + 1) * CHOICES // stop > step * CHOICES // stop:
-                best = best.better(model.eval(), *validation)
-                _set_training(model, hooks)
+                with in_evaluation(model):
+                    best = best.better(model, *validation)
     if best.weights is not None:
         model.load_state_dict(best.weights)
     return model.eval().requires_grad_(True)
@@ -174,10 +176,3 @@ class _Best:
             ]
         accuracy = float(torch.cat(hits).double().mean())
         return _Best(accuracy, copy.deepcopy(model.state_dict())) if accuracy >= self.accuracy else self
-
-
-def _set_training(model: nn.Module, hooks: Hooks) -> None:
-    """All of the network in training, but for what is frozen."""
-    model.train()
-    for part in hooks.frozen:
-        part.eval().requires_grad_(False)
