@@ -86,7 +86,7 @@ def check_shares(options: Any, *names: str) -> None:
         share = getattr(options, name)
         if share is None:
             continue
-        # A split needs something on both sides; to validation, nothing may be given.
-        whole, nothing = (name.startswith(what) for what in (("held_out", "validation"), "held_out"))
-        if not 0 <= share <= 1 or (share == 1 and whole) or (share == 0 and nothing):
+        # A split needs something on both sides; that for validation may be left out altogether.
+        may_be_none, may_be_all = name != "held_out_share", name not in ("held_out_share", "validation_share")
+        if not (0 < share < 1 or (share == 0 and may_be_none) or (share == 1 and may_be_all)):
             raise ValueError(f"--{name.replace('_', '-')} {share:g}: give a share between 0 and 1")
