@@ -174,6 +174,7 @@ def tilt(
     """
     logits = torch.zeros(len(probabilities), device=probabilities.device, requires_grad=True)
     optimiser = torch.optim.Adam([logits], lr=0.05)
+    squares = [layer.batch_variance + layer.batch_mean.square() for layer in layers]
     # In bfloat16 the moments would be summed in steps of a hundredth.
     with torch.enable_grad(), torch.autocast(probabilities.device.type, enabled=False):
         for _ in range(TILT_STEPS):
@@ -181,7 +182,9 @@ def tilt(
             loss = entropy_weight * _divergence_from_uniform(weights)
             loss = loss + CLASS_BALANCE * _divergence_from_uniform(weights @ probabilities)
             if layers:
-                loss = loss + batch_norm_loss([_mixture(layer, weights) for layer in layers])
+                loss = loss + batch_norm_loss(
+                    [_mixture(layer, square, weights) for layer, square in zip(layers, squares, strict=True)]
+                )
             descend(optimiser, loss)
     return logits.softmax(dim=0).detach()
 
@@ -192,11 +195,10 @@ def _room_for(count: int, layer: Moments) -> Moments:
     return layer._replace(batch_mean=room, batch_variance=torch.empty_like(room))
 
 
-def _mixture(layer: Moments, weights: Float[Tensor, " n"]) -> Moments:
-    """Moments of the weighted images together: the variance within images and between their means."""
+def _mixture(layer: Moments, squares: Float[Tensor, "n channels"], weights: Float[Tensor, " n"]) -> Moments:
+    """Moments of the weighted images together, of each image's means and mean squares."""
     mean = weights @ layer.batch_mean
-    square = weights @ (layer.batch_variance + layer.batch_mean.square())
-    return layer._replace(batch_mean=mean, batch_variance=(square - mean.square()).clamp_min(0))
+    return layer._replace(batch_mean=mean, batch_variance=(weights @ squares - mean.square()).clamp_min(0))
 
 
 def _divergence_from_uniform(shares: Float[Tensor, " n"]) -> Float[Tensor, ""]:
