@@ -262,8 +262,11 @@ def test_the_history_follows_the_snapshots_of_every_seed(brief, revealing):
 def test_each_long_stage_tells_how_far_it_is(brief):
     assert brief.calls == [
         "The target looks at the public images",
+        "Public images are weighed",
         "The target looks at crops of them, 1 of 2",
+        "Public images are weighed",
         "The target looks at crops of them, 2 of 2",
+        "Public images are weighed",
         "Students learn the target",
         "Patch-MI, seed 4",
         "Patch-MI, seed 4, without the target",

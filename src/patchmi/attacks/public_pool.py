@@ -64,7 +64,10 @@ class PublicPool:
         self.images, self._parents = self.images[: self.whole_count], []
         look = partial(ask, door, views=views, progress=progress)
         weigh = partial(
-            public_weights, sharpness=self.weighing.sharpness, entropy_weight=self.weighing.entropy_weight
+            public_weights,
+            sharpness=self.weighing.sharpness,
+            entropy_weight=self.weighing.entropy_weight,
+            progress=progress,
         )
         answers = look(self.images, description="The target looks at the public images")
         self.weights = weigh(answers)

@@ -27,7 +27,7 @@ from patchmi.attacks.base import descend
 from patchmi.attacks.surrogate import Surrogate
 from patchmi.losses import Moments, batch_norm_loss
 from patchmi.target import WhiteBox
-from patchmi.types import Images, Progress
+from patchmi.types import Images, Progress, silent
 from patchmi.views import Views, random_children, random_parts
 
 TILT_STEPS = 400
@@ -135,18 +135,21 @@ def ask(
     return Answers(probabilities, layers)
 
 
-def public_weights(answers: Answers, *, sharpness: float, entropy_weight: float) -> Weights:
+def public_weights(
+    answers: Answers, *, sharpness: float, entropy_weight: float, progress: Progress = silent
+) -> Weights:
     """Weigh public images for each class by what the target says of them.
 
     Args:
         answers: What it says.
         sharpness: g: how much more a sure answer weighs than an unsure one.
         entropy_weight: How dear evenness of the weights is, beside agreement of the moments.
+        progress: How to show how far it is.
 
     Returns:
         On the CPU, where batches are drawn.
     """
-    tilted = tilt(answers.probabilities, answers.layers, entropy_weight=entropy_weight)
+    tilted = tilt(answers.probabilities, answers.layers, entropy_weight=entropy_weight, progress=progress)
     # By logarithms: a class that the target gives to nothing would have weights of 0/0.
     tiny = torch.finfo(torch.float32).tiny
     log_shares = sharpness * answers.probabilities.T.clamp_min(tiny).log() + tilted.clamp_min(tiny).log()
@@ -159,7 +162,11 @@ def effective_counts(weights: Weights) -> Float[Tensor, " classes"]:
 
 
 def tilt(
-    probabilities: Float[Tensor, "n classes"], layers: list[Moments], *, entropy_weight: float
+    probabilities: Float[Tensor, "n classes"],
+    layers: list[Moments],
+    *,
+    entropy_weight: float,
+    progress: Progress = silent,
 ) -> Float[Tensor, " n"]:
     """Weights of images under which their moments are those that the target remembers.
 
@@ -171,13 +178,14 @@ def tilt(
         probabilities: The target's answers.
         layers: One a batch-norm layer: mean and variance over each image's own positions, n×channels.
         entropy_weight: Large: even weights; small: moments agree at the cost of using few images.
+        progress: How to show how far it is.
     """
     logits = torch.zeros(len(probabilities), device=probabilities.device, requires_grad=True)
     optimiser = torch.optim.Adam([logits], lr=0.05)
     squares = [layer.batch_variance + layer.batch_mean.square() for layer in layers]
     # In bfloat16 the moments would be summed in steps of a hundredth.
     with torch.enable_grad(), torch.autocast(probabilities.device.type, enabled=False):
-        for _ in range(TILT_STEPS):
+        for _ in progress(range(TILT_STEPS), "Public images are weighed"):
             weights = logits.softmax(dim=0)
             loss = entropy_weight * _divergence_from_uniform(weights)
             loss = loss + CLASS_BALANCE * _divergence_from_uniform(weights @ probabilities)
