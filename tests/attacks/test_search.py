@@ -1,6 +1,8 @@
 """The frame around a search, filled with the plainest one: images that grow brighter in each step."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from patchmi.attacks.base import Task
 from patchmi.attacks.identity import IdentityTerm
-from patchmi.attacks.search import Budget, refuse_public_terms, search_in_batches
-from patchmi.runs import NO_CHECKPOINT, Checkpoint
+from patchmi.attacks.search import refuse_public_terms, search_in_batches
+from patchmi.runs import NO_CACHE, NO_CHECKPOINT, Checkpoint
 from patchmi.target import Target, WhiteBox
 from patchmi.types import Reconstructions, silent, unobserved
 
@@ -49,19 +52,22 @@ def door() -> WhiteBox:
     return WhiteBox(Target(model, ("a", "b", "c"), (1, 4, 4)))
 
 
-def search(door: WhiteBox, budget: Budget, **changes: Any) -> Reconstructions:
-    options: dict[str, Any] = {
-        "seed": 5,
-        "checkpoint": NO_CHECKPOINT,
-        "progress": silent,
-        "description": "Brighter",
-        "observe": unobserved,
-    }
-    return search_in_batches(Brighter, budget, door=door, **(options | changes))
+def search(
+    door: WhiteBox, *, count_per_class: int, batch_size: int, step_count: int, **changes: Any
+) -> Reconstructions:
+    task = Task(count_per_class, 5, NO_CHECKPOINT, NO_CACHE, silent, unobserved)
+    return search_in_batches(
+        Brighter,
+        door,
+        replace(task, **changes),
+        batch_size=batch_size,
+        step_count=step_count,
+        description="Brighter",
+    )
 
 
 def test_every_batch_holds_each_class_as_often_and_none_is_larger_than_asked(door):
-    search(door, Budget(count_per_class=7, batch_size=8, step_count=1))
+    search(door, count_per_class=7, batch_size=8, step_count=1)
     assert sorted(map(len, Brighter.begun)) == [7, 7, 7]
     for batch in Brighter.begun:
         counts = [batch.count(label) for label in range(CLASSES)]
@@ -70,14 +76,14 @@ def test_every_batch_holds_each_class_as_often_and_none_is_larger_than_asked(doo
 
 
 def test_the_answer_is_in_the_order_of_the_classes_with_its_own_images(door):
-    made = search(door, Budget(count_per_class=5, batch_size=4, step_count=3))
+    made = search(door, count_per_class=5, batch_size=4, step_count=3)
     assert made.labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
     assert (made.images[:, 0, 0, 0] * 255).round().tolist() == [3] * 5 + [53] * 5 + [103] * 5
     assert made.seeds.tolist() == [5] * 15
 
 
 def test_snapshots_are_joined_over_the_batches_and_hold_twenty_of_each_class_at_most(door):
-    made = search(door, Budget(count_per_class=30, batch_size=25, step_count=20))
+    made = search(door, count_per_class=30, batch_size=25, step_count=20)
     assert [snapshot.step for snapshot in made.snapshots] == [0, 1, 2, 4, 7, 10, 15, 20]
     for snapshot in made.snapshots:
         assert snapshot.labels.tolist() == [0] * 20 + [1] * 20 + [2] * 20
@@ -89,7 +95,7 @@ def test_snapshots_are_joined_over_the_batches_and_hold_twenty_of_each_class_at_
 
 
 def test_without_steps_the_start_is_the_answer_and_its_only_snapshot(door):
-    made = search(door, Budget(count_per_class=2, batch_size=4, step_count=0))
+    made = search(door, count_per_class=2, batch_size=4, step_count=0)
     assert (made.images[:, 0, 0, 0] * 255).round().tolist() == [0, 0, 50, 50, 100, 100]
     assert [snapshot.step for snapshot in made.snapshots] == [0]
 
@@ -98,7 +104,9 @@ def test_an_observer_counts_on_over_the_batches_and_each_begins_anew(door):
     heard: list[tuple[int, float, float]] = []
     search(
         door,
-        Budget(count_per_class=2, batch_size=3, step_count=20),
+        count_per_class=2,
+        batch_size=3,
+        step_count=20,
         observe=lambda step, losses: heard.append((step, losses["share_done"], losses["draw"])),
     )
     assert [(step, share) for step, share, _ in heard] == [(0, 0.0), (10, 0.5), (20, 0.0), (30, 0.5)]
@@ -110,7 +118,9 @@ def test_batches_of_other_seeds_draw_otherwise(door):
     for seed in (0, 1):
         search(
             door,
-            Budget(count_per_class=1, batch_size=3, step_count=1),
+            count_per_class=1,
+            batch_size=3,
+            step_count=1,
             seed=seed,
             observe=lambda _, losses: draws.append(losses["draw"]),
         )
@@ -137,15 +147,15 @@ def stopping_after(count: int) -> Callable[..., Any]:
 def test_stopped_in_any_batch_it_goes_on_with_the_batches_and_queries_that_are_done(
     last: int, door, tmp_path: Path
 ):
-    budget = Budget(count_per_class=3, batch_size=3, step_count=4)
-    whole = search(door, budget)
+    searched = partial(search, door, count_per_class=3, batch_size=3, step_count=4)
+    whole = searched()
     files = (tmp_path / "0", tmp_path / "1")
     door.queries.forward = 11
     with pytest.raises(Stop):
-        search(door, budget, checkpoint=Checkpoint(files, every_seconds=0.0), progress=stopping_after(last))
+        searched(checkpoint=Checkpoint(files, every_seconds=0.0), progress=stopping_after(last))
     Brighter.begun.clear()
     door.queries.forward = 0
-    made = search(door, budget, checkpoint=Checkpoint(files, every_seconds=0.0))
+    made = searched(checkpoint=Checkpoint(files, every_seconds=0.0))
     assert len(Brighter.begun) == {2: 3, 4: 3, 7: 2}[last], "batches that were done must not begin again"
     assert door.queries.forward == 11
     assert torch.equal(made.images, whole.images)

@@ -39,6 +39,18 @@ Door = WhiteBox | BlackBox
 
 
 @dataclass(frozen=True)
+class Task:
+    """What one run is to make, and what it works with, as `AbstractAttack.__call__` takes them."""
+
+    count_per_class: int
+    seed: int
+    checkpoint: Checkpoint
+    cache: Cache
+    progress: Progress
+    observe: Observer
+
+
+@dataclass(frozen=True)
 class AbstractAttack(ABC):
     """An attack: its hyper-parameters are its fields, what it works on comes in the call."""
 
@@ -88,16 +100,8 @@ class AbstractAttack(ABC):
         if len(public) < 2 or not torch.isfinite(public).all() or public.min() < 0 or public.max() > 1:
             raise ValueError("public images: at least 2, finite, in [0, 1]; divide 8-bit images by 255")
         with seeded(seed):
-            result = self._reconstruct(
-                door,
-                public,
-                count_per_class=count_per_class,
-                seed=seed,
-                checkpoint=checkpoint,
-                cache=cache,
-                progress=progress,
-                observe=observe,
-            )
+            task = Task(count_per_class, seed, checkpoint, cache, progress, observe)
+            result = self._reconstruct(door, public, task)
         images = result.images.detach().float().clamp(0, 1).cpu().contiguous()
         return replace(result, images=images, labels=result.labels.cpu(), seeds=result.seeds.cpu())
 
@@ -128,18 +132,7 @@ class AbstractAttack(ABC):
         """
 
     @abstractmethod
-    def _reconstruct(
-        self,
-        door: Any,
-        public: Images,
-        *,
-        count_per_class: int,
-        seed: int,
-        checkpoint: Checkpoint,
-        cache: Cache,
-        progress: Progress,
-        observe: Observer,
-    ) -> Reconstructions:
+    def _reconstruct(self, door: Any, public: Images, task: Task) -> Reconstructions:
         """The paper's algorithm."""
 
 

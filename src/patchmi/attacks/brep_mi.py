@@ -22,12 +22,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from patchmi import machine
-from patchmi.attacks.base import AbstractAttack
+from patchmi.attacks.base import AbstractAttack, Task
 from patchmi.attacks.latent_rounds import ClassLatents, Rounds, search_in_rounds
 from patchmi.attacks.public_gan import GanTraining, PublicGan
-from patchmi.runs import Cache, Checkpoint
 from patchmi.target import BlackBox, answer_of
-from patchmi.types import Access, Images, Labels, Latents, Observer, Progress, Reconstructions
+from patchmi.types import Access, Images, Labels, Latents, Reconstructions
 
 BOUND = 1.5
 """First latents are clipped to [-1.5, 1.5]."""
@@ -81,18 +80,7 @@ class BrepMI(AbstractAttack):
         del image_size
         return {"gan.step_count": self.gan.steps_on(public_count)}
 
-    def _reconstruct(
-        self,
-        door: BlackBox,
-        public: Images,
-        *,
-        count_per_class: int,
-        seed: int,
-        checkpoint: Checkpoint,
-        cache: Cache,
-        progress: Progress,
-        observe: Observer,
-    ) -> Reconstructions:
+    def _reconstruct(self, door: BlackBox, public: Images, task: Task) -> Reconstructions:
         rounds = Rounds(
             title="BREP-MI",
             gan=self.gan,
@@ -101,17 +89,7 @@ class BrepMI(AbstractAttack):
             uses_target=self.uses_target,
             precision=self.precision,
         )
-        return search_in_rounds(
-            rounds,
-            door,
-            public,
-            count_per_class=count_per_class,
-            seed=seed,
-            checkpoint=checkpoint,
-            cache=cache,
-            progress=progress,
-            observe=observe,
-        )
+        return search_in_rounds(rounds, door, public, task)
 
 
 class _Walk:

@@ -27,13 +27,12 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from patchmi import machine
-from patchmi.attacks.base import AbstractAttack
+from patchmi.attacks.base import AbstractAttack, Task
 from patchmi.attacks.latent_pool import FLOOR, POOLED, BestLatents, ClassValues, own_values, unnamed_note
 from patchmi.attacks.latent_rounds import ClassLatents, Rounds, search_in_rounds
 from patchmi.attacks.public_gan import GanTraining, PublicGan
-from patchmi.runs import Cache, Checkpoint
 from patchmi.target import ScoreAccess
-from patchmi.types import Access, Images, Latents, Observer, Progress, Reconstructions, Scores
+from patchmi.types import Access, Images, Latents, Reconstructions, Scores
 
 DRAWN_AT = 0.5
 """Where pictures are drawn, as a share of the last Gaussian's deviations."""
@@ -86,18 +85,7 @@ class CmaMI(AbstractAttack):
         del image_size
         return {"gan.step_count": self.gan.steps_on(public_count)}
 
-    def _reconstruct(
-        self,
-        door: ScoreAccess,
-        public: Images,
-        *,
-        count_per_class: int,
-        seed: int,
-        checkpoint: Checkpoint,
-        cache: Cache,
-        progress: Progress,
-        observe: Observer,
-    ) -> Reconstructions:
+    def _reconstruct(self, door: ScoreAccess, public: Images, task: Task) -> Reconstructions:
         rounds = Rounds(
             title="CMA-ES",
             gan=self.gan,
@@ -106,17 +94,7 @@ class CmaMI(AbstractAttack):
             uses_target=self.uses_target,
             precision=self.precision,
         )
-        return search_in_rounds(
-            rounds,
-            door,
-            public,
-            count_per_class=count_per_class,
-            seed=seed,
-            checkpoint=checkpoint,
-            cache=cache,
-            progress=progress,
-            observe=observe,
-        )
+        return search_in_rounds(rounds, door, public, task)
 
 
 class _Search:

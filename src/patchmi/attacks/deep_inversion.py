@@ -22,12 +22,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmi import losses, machine
-from patchmi.attacks.base import AbstractAttack, descend
+from patchmi.attacks.base import AbstractAttack, Task, descend
 from patchmi.attacks.identity import IdentityTerm
-from patchmi.attacks.search import Budget, refuse_public_terms, search_in_batches
-from patchmi.runs import Cache, Checkpoint
+from patchmi.attacks.search import refuse_public_terms, search_in_batches
 from patchmi.target import WhiteBox
-from patchmi.types import Images, Labels, Observer, Progress, Reconstructions
+from patchmi.types import Images, Labels, Reconstructions
 
 STEP_COUNT = 2000
 JITTER = 2
@@ -84,28 +83,16 @@ class DeepInversion(AbstractAttack):
         del public_count, image_size
         return {"step_count": self.step_count or STEP_COUNT}
 
-    def _reconstruct(
-        self,
-        door: WhiteBox,
-        public: Images,
-        *,
-        count_per_class: int,
-        seed: int,
-        checkpoint: Checkpoint,
-        cache: Cache,
-        progress: Progress,
-        observe: Observer,
-    ) -> Reconstructions:
-        del public, cache  # all that it knows of images is in the target
+    def _reconstruct(self, door: WhiteBox, public: Images, task: Task) -> Reconstructions:
+        del public  # all that it knows of images is in the target
+        part = "" if self.uses_target else ", without the target"
         made = search_in_batches(
             lambda labels: _Search(self, door, labels),
-            Budget(count_per_class, self.batch_size, self.step_count or STEP_COUNT),
-            door=door,
-            seed=seed,
-            checkpoint=checkpoint,
-            progress=progress,
-            description=f"DeepInversion, seed {seed}{'' if self.uses_target else ', without the target'}",
-            observe=observe,
+            door,
+            task,
+            batch_size=self.batch_size,
+            step_count=self.step_count or STEP_COUNT,
+            description=f"DeepInversion, seed {task.seed}{part}",
         )
         if self.uses_target and self.batch_norm_weight > 0 and not door.has_batch_norm:
             note = "The target has no batch norm: the attack ran without batch-norm matching."

@@ -17,12 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmi import losses, machine
-from patchmi.attacks.base import AbstractAttack, descend
+from patchmi.attacks.base import AbstractAttack, Task, descend
 from patchmi.attacks.identity import IdentityTerm, TargetsWord
-from patchmi.attacks.search import Budget, refuse_public_terms, search_in_batches
-from patchmi.runs import Cache, Checkpoint
+from patchmi.attacks.search import refuse_public_terms, search_in_batches
 from patchmi.target import WhiteBox
-from patchmi.types import Images, Labels, Observer, Progress, Reconstructions
+from patchmi.types import Images, Labels, Reconstructions
 
 STEP_COUNT = 200
 BATCH_SIZE = 1000
@@ -69,28 +68,15 @@ class GeneralMI(AbstractAttack):
         del public_count, image_size
         return {"step_count": self.step_count or STEP_COUNT}
 
-    def _reconstruct(
-        self,
-        door: WhiteBox,
-        public: Images,
-        *,
-        count_per_class: int,
-        seed: int,
-        checkpoint: Checkpoint,
-        cache: Cache,
-        progress: Progress,
-        observe: Observer,
-    ) -> Reconstructions:
-        del public, cache  # it has no prior
+    def _reconstruct(self, door: WhiteBox, public: Images, task: Task) -> Reconstructions:
+        del public  # it has no prior
         return search_in_batches(
             lambda labels: _Search(self, door, labels),
-            Budget(count_per_class, BATCH_SIZE, (self.step_count or STEP_COUNT) if self.uses_target else 0),
-            door=door,
-            seed=seed,
-            checkpoint=checkpoint,
-            progress=progress,
-            description=f"General MI, seed {seed}",
-            observe=observe,
+            door,
+            task,
+            batch_size=BATCH_SIZE,
+            step_count=(self.step_count or STEP_COUNT) if self.uses_target else 0,
+            description=f"General MI, seed {task.seed}",
         )
 
 

@@ -30,6 +30,7 @@ from patchmi.attacks.base import (
     OBSERVED_EVERY,
     SNAPSHOT_SHARES,
     AbstractAttack,
+    Task,
     merge_snapshots,
     snapshot_count,
 )
@@ -43,13 +44,11 @@ from patchmi.attacks.public_gan import (
     public_gan,
     restored_gan,
 )
-from patchmi.runs import Cache, Checkpoint
 from patchmi.target import WhiteBox
 from patchmi.types import (
     Bytes,
     Images,
     Latents,
-    Observer,
     Progress,
     Reconstructions,
     unobserved,
@@ -176,53 +175,47 @@ class GenerativeMI(AbstractAttack):
                 counts["identity.student_step_count"] = self.identity.student_step_count
         return counts
 
-    def _reconstruct(
-        self,
-        door: WhiteBox,
-        public: Images,
-        *,
-        count_per_class: int,
-        seed: int,
-        checkpoint: Checkpoint,
-        cache: Cache,
-        progress: Progress,
-        observe: Observer,
-    ) -> Reconstructions:
+    def _reconstruct(self, door: WhiteBox, public: Images, task: Task) -> Reconstructions:
         began = time.perf_counter()
         training = replace(self.gan, form=self.search.form)
         word = TargetsWord(self.identity, door)
-        state = checkpoint.load()
+        state = task.checkpoint.load()
         if state is None:
-            wanted = self._wanted(public, door, progress)
+            wanted = self._wanted(public, door, task.progress)
             gan = public_gan(
-                wanted, training, seed=seed, cache=cache, progress=progress, precision=self.precision
+                wanted,
+                training,
+                seed=task.seed,
+                cache=task.cache,
+                progress=task.progress,
+                precision=self.precision,
             )
             if self.uses_target:
                 with machine.mixed_precision(self.precision):
-                    word.prepare(public, progress)
-            hunt = _Hunt(self.search, gan, word, count_per_class=count_per_class)
+                    word.prepare(public, task.progress)
+            hunt = _Hunt(self.search, gan, word, count_per_class=task.count_per_class)
             hunt.seconds = time.perf_counter() - began
         else:
             gan = restored_gan(state["gan"], training, image_shape=door.image_shape)
             word.restore(state["word"])
-            hunt = _Hunt(self.search, gan, word, count_per_class=count_per_class)
+            hunt = _Hunt(self.search, gan, word, count_per_class=task.count_per_class)
             hunt.restore(state["hunt"])
             machine.restore_random_state(state["random"])
         total = self.search.step_count * self.search.restart_count if self.uses_target else 0
-        description = f"Generative MI, seed {seed}{'' if self.uses_target else ', without the target'}"
+        description = f"Generative MI, seed {task.seed}{'' if self.uses_target else ', without the target'}"
         snapshot_steps = {round(share * total) for share in SNAPSHOT_SHARES[:-1]}
-        with checkpoint.guard():
-            for step in progress(range(hunt.step, total), description):
+        with task.checkpoint.guard():
+            for step in task.progress(range(hunt.step, total), description):
                 began = time.perf_counter()
                 if step in snapshot_steps:
                     hunt.keep_snapshot()
                 terms = hunt.advance(precision=self.precision)
                 hunt.seconds += time.perf_counter() - began
                 # Reading a loss waits for the device that computes it.
-                if observe is not unobserved and step % OBSERVED_EVERY == 0:
+                if task.observe is not unobserved and step % OBSERVED_EVERY == 0:
                     seen = {name: term.item() for name, term in terms.items()}
-                    observe(step, {**seen, "seconds": hunt.seconds})
-                checkpoint.save_if_due(
+                    task.observe(step, {**seen, "seconds": hunt.seconds})
+                task.checkpoint.save_if_due(
                     lambda: {
                         "gan": gan.state(),
                         "word": word.state(),
@@ -235,7 +228,7 @@ class GenerativeMI(AbstractAttack):
         return Reconstructions(
             hunt.images(hunt.answer).float() / 255,
             labels,
-            torch.full_like(labels, seed),
+            torch.full_like(labels, task.seed),
             merge_snapshots([{"snapshots": hunt.snapshots}]),
             ("The seconds hold the training of the GAN only if the cache did not have it yet.",),
         )

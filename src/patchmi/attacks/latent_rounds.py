@@ -14,11 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmi import machine
-from patchmi.attacks.base import OBSERVED_EVERY, SNAPSHOT_SHARES, merge_snapshots, snapshot_count
+from patchmi.attacks.base import OBSERVED_EVERY, SNAPSHOT_SHARES, Task, merge_snapshots, snapshot_count
 from patchmi.attacks.public_gan import GanTraining, PublicGan, public_gan, restored_gan
-from patchmi.runs import Cache, Checkpoint
 from patchmi.target import BlackBox
-from patchmi.types import Bytes, Images, Observer, Progress, Reconstructions, unobserved
+from patchmi.types import Bytes, Images, Progress, Reconstructions, unobserved
 
 ASKED_AT_ONCE = 128
 """Latents of no class in a round."""
@@ -85,36 +84,25 @@ class Rounds:
     precision: machine.Precision
 
 
-def search_in_rounds(
-    rounds: Rounds,
-    door: BlackBox,
-    public: Images,
-    *,
-    count_per_class: int,
-    seed: int,
-    checkpoint: Checkpoint,
-    cache: Cache,
-    progress: Progress,
-    observe: Observer,
-) -> Reconstructions:
+def search_in_rounds(rounds: Rounds, door: BlackBox, public: Images, task: Task) -> Reconstructions:
     """Train the GAN, search as long as the budget goes, and draw what was found.
 
     Args:
         rounds: What is searched, and how.
         door: Access to the target.
         public: What the GAN learns.
-        count_per_class: Reconstructions of each class.
-        seed: Of the GAN, and named beside each image.
-        checkpoint: Where the state is kept, and from where the search goes on.
-        cache: Keeps the GAN.
-        progress: How to show how far it is.
-        observe: Is told how far the search is every few rounds.
+        task: How many images, of which seed; its cache keeps the GAN.
     """
     began = time.perf_counter()
-    state = checkpoint.load()
+    state = task.checkpoint.load()
     if state is None:
         gan = public_gan(
-            public, rounds.gan, seed=seed, cache=cache, progress=progress, precision=rounds.precision
+            public,
+            rounds.gan,
+            seed=task.seed,
+            cache=task.cache,
+            progress=task.progress,
+            precision=rounds.precision,
         )
         run = _Run(rounds, gan, door)
         run.seconds = time.perf_counter() - began
@@ -130,22 +118,22 @@ def search_in_rounds(
         step()
         run.round += 1
         run.seconds += time.perf_counter() - began
-        if observe is not unobserved and (run.round - 1) % OBSERVED_EVERY == 0:
-            observe(run.round - 1, {**run.search.progress(), "seconds": run.seconds})
-        checkpoint.save_if_due(
+        if task.observe is not unobserved and (run.round - 1) % OBSERVED_EVERY == 0:
+            task.observe(run.round - 1, {**run.search.progress(), "seconds": run.seconds})
+        task.checkpoint.save_if_due(
             lambda: {"gan": gan.state(), "run": run.state(), "random": machine.random_state()}
         )
 
-    with checkpoint.guard():
+    with task.checkpoint.guard():
         if rounds.uses_target:
-            _finish(run, take, progress, f"{rounds.title}, seed {seed}")
+            _finish(run, take, task.progress, f"{rounds.title}, seed {task.seed}")
     run.keep_snapshot()
-    labels = torch.arange(door.class_count).repeat_interleave(count_per_class)
-    noise = torch.randn(door.class_count, count_per_class, gan.latent_size)
+    labels = torch.arange(door.class_count).repeat_interleave(task.count_per_class)
+    noise = torch.randn(door.class_count, task.count_per_class, gan.latent_size)
     return Reconstructions(
         run.images(noise).float() / 255,
         labels,
-        torch.full_like(labels, seed),
+        torch.full_like(labels, task.seed),
         merge_snapshots([vars(run)]),
         run.search.notes() if rounds.uses_target else (),
     )

@@ -28,14 +28,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmi import losses, machine
-from patchmi.attacks.base import AbstractAttack, descend
+from patchmi.attacks.base import AbstractAttack, Task, descend
 from patchmi.attacks.conditional_search import CHUNK_SIZE, ConditionalSearch
 from patchmi.attacks.public_gan import one_patch
 from patchmi.attacks.surrogate import Surrogate
 from patchmi.networks import ARCHITECTURES, AuxiliaryClassifierDiscriminator, ConditionalResNetGenerator
-from patchmi.runs import Cache, Checkpoint
 from patchmi.target import BlackBox
-from patchmi.types import Access, Images, Labels, Observer, Progress, Reconstructions, Scores
+from patchmi.types import Access, Images, Labels, Progress, Reconstructions, Scores
 from patchmi.views import slight_views
 
 FOR_GAN, FOR_SURROGATES = "the GAN's training", "fresh images for surrogates"
@@ -127,46 +126,34 @@ class Lokt(AbstractAttack):
             counts |= {"fit_step_count": self.fit_step_count, "step_count": self.step_count}
         return counts
 
-    def _reconstruct(
-        self,
-        door: BlackBox,
-        public: Images,
-        *,
-        count_per_class: int,
-        seed: int,
-        checkpoint: Checkpoint,
-        cache: Cache,
-        progress: Progress,
-        observe: Observer,
-    ) -> Reconstructions:
-        del cache  # GAN and surrogates depend on the target's answers
+    def _reconstruct(self, door: BlackBox, public: Images, task: Task) -> Reconstructions:
         _, height, width = door.image_shape
         if height != width:
             raise ValueError(
                 f"LOKT draws square images, the target takes {height}×{width} pixels: pad or resize"
             )
         public = public.to(machine.device())
-        run = _Run(self, door, count_per_class)
-        if state := checkpoint.load():
+        run = _Run(self, door, task.count_per_class)
+        if state := task.checkpoint.load():
             run.restore(state["run"])
             machine.restore_random_state(state["random"])
 
         def keep() -> None:
-            checkpoint.save_if_due(lambda: {"run": run.state(), "random": machine.random_state()})
+            task.checkpoint.save_if_due(lambda: {"run": run.state(), "random": machine.random_state()})
 
         def take(take_step: Callable[[], dict[str, losses.Scalar]]) -> None:
-            run.search.take(take_step, observe, queries=door.account.asked)
+            run.search.take(take_step, task.observe, queries=door.account.asked)
             keep()
 
-        who = f"LOKT, seed {seed}{'' if self.uses_target else ', without the target'}"
-        with checkpoint.guard():
-            for _ in progress(range(run.search.step, self.gan_step_count), f"{who}: conditional GAN"):
+        who = f"LOKT, seed {task.seed}{'' if self.uses_target else ', without the target'}"
+        with task.checkpoint.guard():
+            for _ in task.progress(range(run.search.step, self.gan_step_count), f"{who}: conditional GAN"):
                 take(partial(run.train_step, public))
             if self.uses_target:
-                run.teach_surrogates(progress, f"{who}: surrogates", after_step=keep)
-                for _ in progress(range(run.search.step, run.search.step_count), f"{who}: latents"):
+                run.teach_surrogates(task.progress, f"{who}: surrogates", after_step=keep)
+                for _ in task.progress(range(run.search.step, run.search.step_count), f"{who}: latents"):
                     take(run.search_step)
-        return run.search.answer(seed, self._notes(door), queries=door.account.asked)
+        return run.search.answer(task.seed, self._notes(door), queries=door.account.asked)
 
     def _notes(self, door: BlackBox) -> tuple[str, ...]:
         lost = door.account.answered.count(0)

@@ -26,13 +26,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmi import machine
-from patchmi.attacks.base import AbstractAttack
+from patchmi.attacks.base import AbstractAttack, Task
 from patchmi.attacks.latent_pool import FLOOR, POOLED, BestLatents, ClassValues, own_values, unnamed_note
 from patchmi.attacks.latent_rounds import ClassLatents, Rounds, search_in_rounds
 from patchmi.attacks.public_gan import GanTraining, PublicGan
-from patchmi.runs import Cache, Checkpoint
 from patchmi.target import ScoreAccess
-from patchmi.types import Access, Images, Latents, Observer, Progress, Reconstructions, Scores
+from patchmi.types import Access, Images, Latents, Reconstructions, Scores
 
 MUTATED_SHARE = 0.1
 """Share of a child's coordinates that move."""
@@ -90,37 +89,16 @@ class MirrorMI(AbstractAttack):
         affordable = int((1 - self.pool_share) * budget) // (class_count * FEWEST_GENERATIONS)
         return max(2, min(self.population_size, affordable))
 
-    def _reconstruct(
-        self,
-        door: ScoreAccess,
-        public: Images,
-        *,
-        count_per_class: int,
-        seed: int,
-        checkpoint: Checkpoint,
-        cache: Cache,
-        progress: Progress,
-        observe: Observer,
-    ) -> Reconstructions:
+    def _reconstruct(self, door: ScoreAccess, public: Images, task: Task) -> Reconstructions:
         rounds = Rounds(
             title="MIRROR",
             gan=self.gan,
-            start=lambda gan: _Evolution(self, gan, door, count_per_class=count_per_class),
+            start=lambda gan: _Evolution(self, gan, door, count_per_class=task.count_per_class),
             first_share=self.pool_share,
             uses_target=self.uses_target,
             precision=self.precision,
         )
-        return search_in_rounds(
-            rounds,
-            door,
-            public,
-            count_per_class=count_per_class,
-            seed=seed,
-            checkpoint=checkpoint,
-            cache=cache,
-            progress=progress,
-            observe=observe,
-        )
+        return search_in_rounds(rounds, door, public, task)
 
 
 class _Evolution:

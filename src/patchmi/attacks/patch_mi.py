@@ -24,7 +24,14 @@ from jaxtyping import Int
 from torch import Tensor
 
 from patchmi import losses, machine
-from patchmi.attacks.base import OBSERVED_EVERY, SNAPSHOT_SHARES, AbstractAttack, descend, merge_snapshots
+from patchmi.attacks.base import (
+    OBSERVED_EVERY,
+    SNAPSHOT_SHARES,
+    AbstractAttack,
+    Task,
+    descend,
+    merge_snapshots,
+)
 from patchmi.attacks.patch_mi_game import Game
 from patchmi.attacks.patch_mi_recipes import (
     RECIPES,
@@ -36,7 +43,6 @@ from patchmi.attacks.patch_mi_recipes import (
     RecipeName,
 )
 from patchmi.attacks.shards import shards_of
-from patchmi.runs import Cache, Checkpoint
 from patchmi.target import WhiteBox
 from patchmi.types import Images, Labels, Observer, Progress, Reconstructions, unobserved
 from patchmi.views import IDENTITY, Views, blurred_views
@@ -164,45 +170,35 @@ class PatchMI(AbstractAttack):
         """The steps of a generator."""
         return {"step_count": self.settings(image_size).steps_on(public_count)}
 
-    def _reconstruct(
-        self,
-        door: WhiteBox,
-        public: Images,
-        *,
-        count_per_class: int,
-        seed: int,
-        checkpoint: Checkpoint,
-        cache: Cache,
-        progress: Progress,
-        observe: Observer,
-    ) -> Reconstructions:
-        del cache  # its prior is trained together with its generator, against the target
+    def _reconstruct(self, door: WhiteBox, public: Images, task: Task) -> Reconstructions:
         recipe = self.settings(door.image_shape[1])
         _check_shape(recipe, door.image_shape)
         notes: tuple[str, ...] = ()
         if recipe.batch_norm_weight > 0 and not door.has_batch_norm:
             recipe = replace(recipe, batch_norm_weight=0.0)
             notes = ("The target has no batch norm: the attack ran without batch-norm matching.",)
-        state = checkpoint.load() or {"group": 0, "answers": []}
+        state = task.checkpoint.load() or {"group": 0, "answers": []}
         groups: list[list[int]] = state.get("groups") or self._groups(
-            recipe, door, public, seed=seed, progress=progress
+            recipe, door, public, seed=task.seed, progress=task.progress
         )
         answers: list[dict[str, Any]] = state["answers"]
         step_count = recipe.steps_on(len(public))
         for group in range(state["group"], len(groups)):
-            torch.manual_seed(seed * 1_000_003 + groups[group][0])
-            game = Game(recipe, door, groups[group], public, seed=seed)
+            torch.manual_seed(task.seed * 1_000_003 + groups[group][0])
+            game = Game(recipe, door, groups[group], public, seed=task.seed)
             if "game" in state:
                 game.restore(state.pop("game"))
                 machine.restore_random_state(state["random"])
             else:
-                prepare(game, precision=self.precision, progress=progress)
-            with checkpoint.guard():
+                prepare(game, precision=self.precision, progress=task.progress)
+            with task.checkpoint.guard():
                 play(
                     game,
                     precision=self.precision,
-                    steps=progress(range(game.step, step_count), self._describe(groups, group, seed)),
-                    after_step=lambda game=game, group=group: checkpoint.save_if_due(
+                    steps=task.progress(
+                        range(game.step, step_count), self._describe(groups, group, task.seed)
+                    ),
+                    after_step=lambda game=game, group=group: task.checkpoint.save_if_due(
                         lambda: {
                             "groups": groups,
                             "group": group,
@@ -212,10 +208,10 @@ class PatchMI(AbstractAttack):
                         }
                     ),
                     step_count=step_count,
-                    observe=observe,
+                    observe=task.observe,
                     first_step=group * step_count,
                 )
-            answers.append(game.answer(count_per_class))
+            answers.append(game.answer(task.count_per_class))
             if game.pool.has_crops and CROPS_NOTE not in notes:
                 notes = (*notes, CROPS_NOTE)
         labels = torch.cat([answer["labels"] for answer in answers])
@@ -227,7 +223,7 @@ class PatchMI(AbstractAttack):
         return Reconstructions(
             joined("images"),
             labels[order],
-            torch.full_like(labels, seed),
+            torch.full_like(labels, task.seed),
             merge_snapshots(answers),
             notes,
             None if answers[0]["unselected"] is None else joined("unselected"),

@@ -15,15 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmi import machine
-from patchmi.attacks.base import AbstractAttack, merge_snapshots, to_bytes
+from patchmi.attacks.base import AbstractAttack, Task, merge_snapshots, to_bytes
 from patchmi.attacks.patch_mi import CROPS_NOTE, play
 from patchmi.attacks.patch_mi_game import Game
 from patchmi.attacks.patch_mi_recipes import RECIPES, Recipe
 from patchmi.attacks.surrogate import Surrogate
 from patchmi.networks import ARCHITECTURES
-from patchmi.runs import Cache, Checkpoint
 from patchmi.target import BlackBox, answer_of
-from patchmi.types import Access, Bytes, Images, Labels, Observer, Progress, Reconstructions
+from patchmi.types import Access, Bytes, Images, Labels, Progress, Reconstructions
 
 ASKED_AT_ONCE = 64
 """Images of the generator that are sent at a time."""
@@ -116,19 +115,7 @@ class PatchTransfer(AbstractAttack):
         del image_size
         return {"step_count": self.settings().steps_on(public_count)}
 
-    def _reconstruct(
-        self,
-        door: BlackBox,
-        public: Images,
-        *,
-        count_per_class: int,
-        seed: int,
-        checkpoint: Checkpoint,
-        cache: Cache,
-        progress: Progress,
-        observe: Observer,
-    ) -> Reconstructions:
-        del cache  # students and generator depend on the target's answers
+    def _reconstruct(self, door: BlackBox, public: Images, task: Task) -> Reconstructions:
         recipe = self.settings()
         surrogate = Surrogate(
             door,
@@ -137,23 +124,25 @@ class PatchTransfer(AbstractAttack):
             learning_rate=3e-3,
             views=recipe.views(door.image_shape[1]),
         )
-        game = Game(recipe, surrogate, list(range(door.class_count)), public, seed=seed)
+        game = Game(recipe, surrogate, list(range(door.class_count)), public, seed=task.seed)
         step_count = recipe.steps_on(len(public))
-        copies = self.vote_copies(door.budget, class_count=door.class_count, count_per_class=count_per_class)
-        votes = copies * door.class_count * candidate_count(count_per_class)
-        if state := checkpoint.load():
+        copies = self.vote_copies(
+            door.budget, class_count=door.class_count, count_per_class=task.count_per_class
+        )
+        votes = copies * door.class_count * candidate_count(task.count_per_class)
+        if state := task.checkpoint.load():
             surrogate.restore(state["surrogate"])
             game.restore(state["game"])
             machine.restore_random_state(state["random"])
         elif self.uses_target:
-            self._learn_from_public(surrogate, game, progress)
+            self._learn_from_public(surrogate, game, task.progress)
 
         def after_step() -> None:
             if self.uses_target:
                 self._learn_from_generator(
                     surrogate, game, share_done=game.step / step_count, kept_for_votes=votes
                 )
-            checkpoint.save_if_due(
+            task.checkpoint.save_if_due(
                 lambda: {
                     "surrogate": surrogate.state(),
                     "game": game.state(),
@@ -161,24 +150,24 @@ class PatchTransfer(AbstractAttack):
                 }
             )
 
-        with checkpoint.guard():
+        with task.checkpoint.guard():
             play(
                 game,
                 precision=self.precision,
-                steps=progress(range(game.step, step_count), f"PatchTransfer, seed {seed}"),
+                steps=task.progress(range(game.step, step_count), f"PatchTransfer, seed {task.seed}"),
                 after_step=after_step,
                 step_count=step_count,
-                observe=observe,
+                observe=task.observe,
                 first_step=0,
             )
-        answer, notes = self._chosen(surrogate, game, count_per_class, copies=copies)
+        answer, notes = self._chosen(surrogate, game, task.count_per_class, copies=copies)
         if game.pool.has_crops:
             notes = (*notes, CROPS_NOTE)
         labels, unselected = answer["labels"], answer["unselected"]
         return Reconstructions(
             answer["images"].float() / 255,
             labels,
-            torch.full_like(labels, seed),
+            torch.full_like(labels, task.seed),
             merge_snapshots([answer]),
             notes,
             None if unselected is None else unselected.float() / 255,

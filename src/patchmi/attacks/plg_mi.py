@@ -26,14 +26,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchmi import losses, machine
-from patchmi.attacks.base import AbstractAttack, descend
+from patchmi.attacks.base import AbstractAttack, Task, descend
 from patchmi.attacks.conditional_search import ConditionalSearch
 from patchmi.attacks.identity import IdentityTerm, TargetsWord
 from patchmi.attacks.pseudo_labels import best_public
 from patchmi.networks import ConditionalResNetGenerator, ProjectionDiscriminator
-from patchmi.runs import Cache, Checkpoint
 from patchmi.target import WhiteBox
-from patchmi.types import Images, Observer, Progress, Reconstructions
+from patchmi.types import Images, Progress, Reconstructions
 from patchmi.views import slight_views
 
 GAN_STEPS = 30_000
@@ -107,48 +106,38 @@ class PlgMI(AbstractAttack):
                 counts["identity.student_step_count"] = self.identity.student_step_count
         return counts
 
-    def _reconstruct(
-        self,
-        door: WhiteBox,
-        public: Images,
-        *,
-        count_per_class: int,
-        seed: int,
-        checkpoint: Checkpoint,
-        cache: Cache,
-        progress: Progress,
-        observe: Observer,
-    ) -> Reconstructions:
-        del cache  # its GAN depends on the target
+    def _reconstruct(self, door: WhiteBox, public: Images, task: Task) -> Reconstructions:
         _, height, width = door.image_shape
         if height != width:
             raise ValueError(
                 f"PLG-MI draws square images, the target takes {height}×{width} pixels: pad or resize"
             )
         public = public.to(machine.device())
-        run = _Run(self, door, count_per_class)
-        state = checkpoint.load()
+        run = _Run(self, door, task.count_per_class)
+        state = task.checkpoint.load()
         if state:
             run.restore(state["run"])
             machine.restore_random_state(state["random"])
         else:
-            run.prepare(public, progress)
-        who = f"PLG-MI, seed {seed}{'' if self.uses_target else ', without the target'}"
+            run.prepare(public, task.progress)
+        who = f"PLG-MI, seed {task.seed}{'' if self.uses_target else ', without the target'}"
         stages = (
             (partial(run.train_step, public), self.gan_step_count, "conditional GAN"),
             (run.search_step, run.search.step_count, "latents"),
         )
-        with checkpoint.guard():
+        with task.checkpoint.guard():
             for take_step, end, what in stages:
-                for _ in progress(range(run.search.step, end), f"{who}: {what}"):
-                    run.search.take(take_step, observe)
-                    checkpoint.save_if_due(lambda: {"run": run.state(), "random": machine.random_state()})
+                for _ in task.progress(range(run.search.step, end), f"{who}: {what}"):
+                    run.search.take(take_step, task.observe)
+                    task.checkpoint.save_if_due(
+                        lambda: {"run": run.state(), "random": machine.random_state()}
+                    )
         notes = ()
         if self.uses_target and self.top_n > len(public):
             notes = (
                 f"There are {len(public)} public images, fewer than top_n: every class has all of them.",
             )
-        return run.search.answer(seed, notes)
+        return run.search.answer(task.seed, notes)
 
 
 class _Run:

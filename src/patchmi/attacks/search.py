@@ -3,16 +3,22 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from patchmi import machine
-from patchmi.attacks.base import OBSERVED_EVERY, SNAPSHOT_SHARES, merge_snapshots, snapshot_count, to_bytes
+from patchmi.attacks.base import (
+    OBSERVED_EVERY,
+    SNAPSHOT_SHARES,
+    Task,
+    merge_snapshots,
+    snapshot_count,
+    to_bytes,
+)
 from patchmi.attacks.identity import IdentityTerm
 from patchmi.losses import Scalar
-from patchmi.runs import Checkpoint
 from patchmi.target import Queries, WhiteBox
 from patchmi.types import Images, Labels, Observer, Progress, Reconstructions, unobserved
 
@@ -51,53 +57,34 @@ class Search(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Budget:
-    """How much is searched.
-
-    Args:
-        count_per_class: Images of each class.
-        batch_size: Images that are searched together, at most.
-        step_count: Steps of each batch.
-    """
-
-    count_per_class: int
-    batch_size: int
-    step_count: int
-
-
 def search_in_batches(
     start: Callable[[Labels], Search],
-    budget: Budget,
-    *,
     door: WhiteBox,
-    seed: int,
-    checkpoint: Checkpoint,
-    progress: Progress,
+    task: Task,
+    *,
+    batch_size: int,
+    step_count: int,
     description: str,
-    observe: Observer,
 ) -> Reconstructions:
     """Search all classes together in batches of about one size, and put the images in the order of classes.
 
     Args:
         start: Begins the search of a batch of images of these classes, on the device.
-        budget: How much is searched.
         door: Access to the target; its count of questions is kept with the search.
-        seed: Every batch draws from its own stream.
-        checkpoint: Where the state is kept, and from where the search goes on.
-        progress: How to show how far it is.
+        task: How many images of each class; every batch draws from its own stream of the seed.
+        batch_size: Images that are searched together, at most.
+        step_count: Steps of each batch.
         description: What the progress calls it.
-        observe: Is told the losses of every few steps.
     """
     # By turns, so that batches, and the first few images of each class, are balanced.
-    labels = torch.arange(door.class_count).repeat(budget.count_per_class)
-    batches = labels.tensor_split(math.ceil(len(labels) / budget.batch_size))
+    labels = torch.arange(door.class_count).repeat(task.count_per_class)
+    batches = labels.tensor_split(math.ceil(len(labels) / batch_size))
     shown_count = snapshot_count(door.class_count) * door.class_count
     shown_counts = torch.arange(len(labels)).lt(shown_count).tensor_split(len(batches))
-    state = checkpoint.load() or {"batch": 0, "answers": []}
+    state = task.checkpoint.load() or {"batch": 0, "answers": []}
     answers: list[dict[str, Any]] = state["answers"]
     for number in range(state["batch"], len(batches)):
-        torch.manual_seed(seed * 1_000_003 + number)
+        torch.manual_seed(task.seed * 1_000_003 + number)
         run = _Run(
             start(batches[number].to(machine.device())), batches[number], int(shown_counts[number].sum())
         )
@@ -106,14 +93,14 @@ def search_in_batches(
             machine.restore_random_state(state["random"])
             door.queries = Queries(**state["queries"])
         which = "" if len(batches) == 1 else f", batch {number + 1} of {len(batches)}"
-        with checkpoint.guard():
+        with task.checkpoint.guard():
             run.finish(
-                step_count=budget.step_count,
-                progress=progress,
+                step_count=step_count,
+                progress=task.progress,
                 description=f"{description}{which}",
-                observe=observe,
-                first_step=number * budget.step_count,
-                after_step=lambda run=run, number=number: checkpoint.save_if_due(
+                observe=task.observe,
+                first_step=number * step_count,
+                after_step=lambda run=run, number=number: task.checkpoint.save_if_due(
                     lambda: {
                         "batch": number,
                         "answers": answers,
@@ -129,7 +116,7 @@ def search_in_batches(
     return Reconstructions(
         images,
         labels[order],
-        torch.full_like(labels, seed),
+        torch.full_like(labels, task.seed),
         merge_snapshots(answers),
     )
 

@@ -36,6 +36,7 @@ from patchmi.attacks.base import (
     OBSERVED_EVERY,
     SNAPSHOT_SHARES,
     AbstractAttack,
+    Task,
     descend,
     merge_snapshots,
     snapshot_count,
@@ -45,7 +46,6 @@ from patchmi.attacks.pseudo_labels import best_public
 from patchmi.attacks.public_gan import GanTraining, PublicGan, public_gan, restored_gan
 from patchmi.losses import Scalar
 from patchmi.networks.miners import Densities, FlowMiner, MixtureMiner, import_zuko
-from patchmi.runs import Cache, Checkpoint
 from patchmi.target import WhiteBox
 from patchmi.types import (
     Bytes,
@@ -131,58 +131,54 @@ class VariationalMI(AbstractAttack):
                 counts["identity.student_step_count"] = self.identity.student_step_count
         return counts
 
-    def _reconstruct(
-        self,
-        door: WhiteBox,
-        public: Images,
-        *,
-        count_per_class: int,
-        seed: int,
-        checkpoint: Checkpoint,
-        cache: Cache,
-        progress: Progress,
-        observe: Observer,
-    ) -> Reconstructions:
+    def _reconstruct(self, door: WhiteBox, public: Images, task: Task) -> Reconstructions:
         # Named, so that the attacks of this form share it in the cache.
         training = replace(self.gan, form=self.gan.form or "dcgan")
         train_gan = partial(
-            public_gan, training=training, seed=seed, cache=cache, progress=progress, precision=self.precision
+            public_gan,
+            training=training,
+            seed=task.seed,
+            cache=task.cache,
+            progress=task.progress,
+            precision=self.precision,
         )
         if not self.uses_target:
             gan = train_gan(public)
-            return _draw_prior(gan, class_count=door.class_count, count_per_class=count_per_class, seed=seed)
+            return _draw_prior(
+                gan, class_count=door.class_count, count_per_class=task.count_per_class, seed=task.seed
+            )
         began = time.perf_counter()
-        state = checkpoint.load() or {"label": 0, "answers": []}
+        state = task.checkpoint.load() or {"label": 0, "answers": []}
         word = TargetsWord(self.identity, door)
         if "gan" in state:
             gan = restored_gan(state.pop("gan"), training, image_shape=door.image_shape)
             word.restore(state.pop("word"))
         else:
-            gan = train_gan(self._wanted(public, door, progress))
+            gan = train_gan(self._wanted(public, door, task.progress))
             with machine.mixed_precision(self.precision):
-                word.prepare(public, progress)
+                word.prepare(public, task.progress)
         prepared_seconds = time.perf_counter() - began
         answers: list[dict[str, Any]] = state["answers"]
         step_count = self.step_count or STEP_COUNT
         for label in range(state["label"], door.class_count):
-            torch.manual_seed(seed * 1_000_003 + label)
+            torch.manual_seed(task.seed * 1_000_003 + label)
             mining = _Mining(self, gan, word, label=label)
             if "mining" in state:
                 mining.restore(state.pop("mining"))
                 machine.restore_random_state(state["random"])
             elif label == 0:
                 mining.seconds = prepared_seconds
-            with checkpoint.guard():
+            with task.checkpoint.guard():
                 _mine(
                     mining,
-                    steps=progress(
+                    steps=task.progress(
                         range(mining.step, step_count),
-                        f"Variational MI, seed {seed}, class {label + 1} of {door.class_count}",
+                        f"Variational MI, seed {task.seed}, class {label + 1} of {door.class_count}",
                     ),
                     step_count=step_count,
-                    observe=observe,
+                    observe=task.observe,
                     first_step=label * step_count,
-                    after_step=lambda mining=mining, label=label: checkpoint.save_if_due(
+                    after_step=lambda mining=mining, label=label: task.checkpoint.save_if_due(
                         lambda: {
                             "label": label,
                             "answers": answers,
@@ -193,12 +189,12 @@ class VariationalMI(AbstractAttack):
                         }
                     ),
                 )
-            answers.append({"images": mining.draw(count_per_class), "snapshots": mining.snapshots})
+            answers.append({"images": mining.draw(task.count_per_class), "snapshots": mining.snapshots})
         images = torch.cat([answer["images"] for answer in answers])
         return _answer(
             images,
             class_count=door.class_count,
-            seed=seed,
+            seed=task.seed,
             snapshots=merge_snapshots(answers),
         )
 
