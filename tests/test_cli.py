@@ -20,7 +20,7 @@ from patchmi.cli.options import Demo
 from patchmi.data import leaves, strokes
 from patchmi.runs import open_run
 
-PATCHMI = [sys.executable, "-c", "import sys; from patchmi.cli import main; sys.exit(main(sys.argv[1:]))"]
+PATCHMI = [sys.executable, "-m", "patchmi"]
 ENVIRONMENT = {**os.environ, "COLUMNS": "120"}
 
 

@@ -194,9 +194,8 @@ def test_a_killed_audit_and_one_that_was_turned_away_go_on_and_ask_nothing_twice
     command = home.audit(server, out)
 
     # Killed in the middle of the attack.
-    code = "import sys; from patchmi.cli import main; sys.exit(main(sys.argv[1:]))"
     server.seconds = 0.05
-    with subprocess.Popen([sys.executable, "-c", code, *command], stderr=subprocess.DEVNULL) as child:
+    with subprocess.Popen([sys.executable, "-m", "patchmi", *command], stderr=subprocess.DEVNULL) as child:
         while server.asked.total() < 25 + 50:
             assert child.poll() is None
             time.sleep(0.002)
