@@ -1,4 +1,5 @@
 import platform
+import time
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,14 @@ def test_a_placed_network_is_itself_channels_last_with_the_same_weights() -> Non
     assert convolution.device.type == machine.device().type
     for name, value in placed.state_dict().items():
         assert torch.equal(value.cpu(), before[name])
+
+
+@without_cuda
+def test_the_clock_that_costs_are_compared_by_stands_while_nothing_is_computed() -> None:
+    began = machine.work_seconds()
+    time.sleep(0.3)
+    assert machine.work_seconds() - began < 0.1
+    deadline = time.monotonic() + 60
+    while machine.work_seconds() - began < 0.2:
+        torch.ones(1000, 1000).sum()
+        assert time.monotonic() < deadline

@@ -1,6 +1,7 @@
 """What this machine has: the only room that names a device, a number format, or a generator of randomness."""
 
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,14 @@ def processor_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def work_seconds() -> float:
+    """A clock to compare costs by: on a processor it stands while others compute, and counts all threads.
+
+    A GPU's time is the wall's.
+    """
+    return time.perf_counter() if torch.cuda.is_available() else time.process_time()
 
 
 def random_state() -> dict[str, Tensor]:

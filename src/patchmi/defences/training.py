@@ -1,6 +1,5 @@
 """Train a classifier with a defence: the same trainer, whatever the defence."""
 
-import time
 from dataclasses import dataclass, replace
 
 from patchmi import machine
@@ -20,7 +19,7 @@ class Defended:
     Args:
         network: In evaluation mode.
         architecture: What `build_classifier` makes it of.
-        seconds: That the training took.
+        seconds: That the training took, by `machine.work_seconds`.
         notes: What the defence says of itself.
     """
 
@@ -63,7 +62,7 @@ def train_defended(
         network = build_classifier(
             name, class_count=lesson.class_count, channel_count=lesson.images.shape[1], width=width
         )
-    began = time.perf_counter()
+    began = machine.work_seconds()
     with machine.seeded(seed + DRAWS_APART), defence.applied(machine.place(network), lesson) as hooks:
         train_classifier(
             network,
@@ -76,4 +75,4 @@ def train_defended(
             hooks=hooks,
             validation=validation,
         )
-    return Defended(network, name, time.perf_counter() - began, tuple(lesson.notes))
+    return Defended(network, name, machine.work_seconds() - began, tuple(lesson.notes))
