@@ -6,6 +6,7 @@ import re
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.report.browsing import CHROMIUM, measured
 from tests.report.pages import Page, contrast, is_printed_as, part_of, resolve
@@ -103,6 +104,18 @@ def test_a_wide_axis_gives_the_crowd_room_and_names_round_accuracies(plane):
     assert 340 < x3 < 372
     named = [text for text in texts(svg) if re.fullmatch(r"\.\d\d", text)]
     assert {".20", ".80", ".90", ".95", ".98"} <= set(named)
+
+
+def test_a_narrow_axis_names_accuracies_at_even_distances(plane):
+    plane["points"] = plane["points"][4:7]
+    for place, accuracy in enumerate((0.88, 0.94, 0.985)):
+        at(plane, place, accuracy=accuracy, leakage=0.5)
+    svg = utility_leakage_plane(plane, name="a")
+    named = re.findall(r'<text style="[^"]*text-anchor: middle[^"]*" x="([\d.]+)"[^>]*>(\d?\.\d\d)<', svg)
+    assert len(named) >= 4
+    places, accuracies = ([float(one) for one in column] for column in zip(*named, strict=True))
+    assert np.diff(accuracies) == pytest.approx([accuracies[1] - accuracies[0]] * (len(named) - 1))
+    assert np.diff(places) == pytest.approx([places[1] - places[0]] * (len(named) - 1), abs=0.01)
 
 
 def test_every_named_accuracy_stands_where_it_belongs(plane):

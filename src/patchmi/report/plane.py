@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from patchmi.report.charts import MUTED, SERIES, clipped, heights_from_zero, svg
 
@@ -19,7 +20,7 @@ _ENLARGED = {"*": 1.5, "P": 1.25, "X": 1.15}
 """Thin shapes, which look smaller than they are."""
 _SMALLEST, _LARGEST = 5.0, 8.0
 _REFERENCE_COLOUR = "#c9d0d9"
-_COLUMN_COUNT = 4
+_COLUMN_COUNT = 3
 _WIDE_RANGE = 0.15
 _STRETCH = 0.02
 """Accuracy lost, from which on a wide axis is more nearly logarithmic than even."""
@@ -157,8 +158,12 @@ def _accuracy_axis(axes: Axes, accuracies: list[dict[str, Any]]) -> None:
     right = place(max(value["high"] for value in accuracies))
     margin = 0.04 * (right - left) or 0.01
     limits = left - margin, right + margin
+    if place is _even:
+        regular = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(*limits)
+        ticks = [tick for tick in regular if max(0, limits[0]) <= tick <= min(1, limits[1])]
+    else:
+        ticks = _round_accuracies(place, limits)
     axes.set_xlim(*map(accuracy, limits))
-    ticks = _round_accuracies(place, limits)
     axes.set_xticks(ticks, [f"{tick:.3f}".removesuffix("0").removeprefix("0") for tick in ticks])
     axes.minorticks_off()
     axes.grid(axis="x")
