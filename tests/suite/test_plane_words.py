@@ -76,6 +76,11 @@ def test_without_power_nothing_is_said_of_any_defence() -> None:
     assert "mid" not in said
 
 
+def test_a_difference_too_small_to_be_written_has_no_minus() -> None:
+    said = bench_power([NONE, point("label-smoothing 0.1", 0.898)], 0.2).sentence
+    assert "+0.00 [+0.00, +0.00]" in said
+
+
 @pytest.mark.parametrize(
     ("points", "control", "has_power", "words"),
     [

@@ -133,4 +133,6 @@ def _share(estimate: Estimate | None) -> str:
 
 
 def _signed(estimate: Estimate) -> str:
-    return f"{estimate.value:+.2f} [{estimate.low:+.2f}, {estimate.high:+.2f}]"
+    # 0 is added for it makes 0.0 of a rounded -0.0.
+    value, low, high = (f"{round(one, 2) + 0:+.2f}" for one in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{low}, {high}]"
