@@ -11,6 +11,7 @@ import torch
 from patchmi.attacks import RECIPES, ClassPatchScale, PatchMI, PatchScale, PublicWeights, Recipe
 from patchmi.attacks.base import snapshot_count
 from patchmi.attacks.patch_mi_game import Game
+from patchmi.attacks.public_prior import TILT_STEPS
 from patchmi.networks import ARCHITECTURES, CodeClassifier
 from patchmi.runs import open_run
 from patchmi.target import Target, WhiteBox
@@ -572,7 +573,7 @@ def test_students_ask_the_target_in_the_warm_up_and_once_in_so_many_steps():
         return steps
 
     attack(door, torch.rand(8, 1, 16, 16), count_per_class=1, progress=progress)
-    assert [count for count, _ in loops] == [1, 3, 5]
+    assert [count for count, _ in loops] == [1, TILT_STEPS, 3, 5]
     # The public images in three views, the warm-up, lessons in steps 0, 2 and 4, the attack's own questions.
     assert (door.queries.forward, door.queries.backward) == (3 + 3 + 3 + 5, 5)
 
