@@ -263,8 +263,10 @@ def test_each_long_stage_tells_how_far_it_is(brief):
     assert brief.calls == [
         "The target looks at the public images",
         "Public images are weighed",
+        "Crops of the public images are made",
         "The target looks at crops of them, 1 of 2",
         "Public images are weighed",
+        "Crops of the public images are made",
         "The target looks at crops of them, 2 of 2",
         "Public images are weighed",
         "Students learn the target",

@@ -21,7 +21,7 @@ from patchmi.attacks.public_prior import (
 )
 from patchmi.attacks.surrogate import Surrogate
 from patchmi.target import WhiteBox
-from patchmi.types import Images, Progress
+from patchmi.types import Images, Progress, silent
 from patchmi.views import Views
 
 CROPS_OF_EACH = 20
@@ -75,7 +75,7 @@ class PublicPool:
             return
         parents = None
         for generation in range(1, GENERATION_COUNT + 1):
-            crops = self._breed(parents)
+            crops = self._breed(parents, progress)
             description = f"The target looks at crops of them, {generation} of {GENERATION_COUNT}"
             self.weights = weigh(answers.and_of(look(crops, description=description)))
             parents = parents_of(self.weights, count=self._crop_count, seed=self.seed)
@@ -103,7 +103,7 @@ class PublicPool:
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a state that `state` gave."""
         for parents in state["parents"]:
-            self._breed(parents)
+            self._breed(parents, silent)
         self.weights = state["weights"]
 
     def _wants_crops(self, weights: Weights) -> bool:
@@ -117,9 +117,13 @@ class PublicPool:
         assert self.weighing is not None
         return min(self.weighing.crop_count, CROPS_OF_EACH * self.whole_count)
 
-    def _breed(self, parents: Parents | None) -> Float[Tensor, "crops channels height width"]:
+    def _breed(
+        self, parents: Parents | None, progress: Progress
+    ) -> Float[Tensor, "crops channels height width"]:
         """Put new crops in the place of those there are, beside the whole images."""
         self._parents.append(parents)
-        crops = crops_of(self.images, parents=parents, count=self._crop_count, seed=self.seed)
+        crops = crops_of(
+            self.images, parents=parents, count=self._crop_count, seed=self.seed, progress=progress
+        )
         self.images = torch.cat([self.images[: self.whole_count], crops])
         return crops

@@ -85,7 +85,12 @@ def parents_of(weights: Weights, *, count: int, seed: int) -> Parents:
 
 
 def crops_of(
-    public: Float[Tensor, "n channels height width"], *, parents: Parents | None, count: int, seed: int
+    public: Float[Tensor, "n channels height width"],
+    *,
+    parents: Parents | None,
+    count: int,
+    seed: int,
+    progress: Progress = silent,
 ) -> Float[Tensor, "crops channels height width"]:
     """Random parts of random public images (`views.random_parts`), or children of parents; the seed decides.
 
@@ -96,14 +101,19 @@ def crops_of(
         parents: Whose children to draw (`views.random_children`); None: parts of any.
         count: How many there are to be.
         seed: Of the draw.
+        progress: How to show how far it is.
     """
     # Not in bfloat16, whatever the networks run in: angles and shifts would be rounded.
     with machine.seeded(seed), torch.autocast(public.device.type, enabled=False):
         chosen = torch.randint(len(public), (count, 1)) if parents is None else parents
         vary = random_parts if parents is None else random_children
         # A thousand at a time: kornia holds several copies of what it turns.
+        parts = chosen.split(1000)
         return torch.cat(
-            [vary(*(public[one.to(public.device)] for one in some.T)) for some in chosen.split(1000)]
+            [
+                vary(*(public[one.to(public.device)] for one in parts[part].T))
+                for part in progress(range(len(parts)), "Crops of the public images are made")
+            ]
         )
 
 
