@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from patchmi.attacks import RECIPES, AbstractAttack, PatchMI
+from patchmi.attacks import RECIPES, AbstractAttack, PatchMI, Task
 from patchmi.audit import Judge, Plan, Private, audit
 from patchmi.data import Source
-from patchmi.runs import Cache, Checkpoint, open_run
+from patchmi.runs import open_run
 from patchmi.target import Target, WhiteBox
-from patchmi.types import Images, Observer, Progress, Reconstructions
+from patchmi.types import Images, Reconstructions
 
 NAMES = ("north-west", "north-east", "south-west", "south-east")
 
@@ -37,26 +37,17 @@ class Replay(AbstractAttack):
     def step_counts(self, public_count: int, image_size: int) -> dict[str, int]:
         return {}
 
-    def _reconstruct(
-        self,
-        door: WhiteBox,
-        public: Images,
-        *,
-        count_per_class: int,
-        seed: int,
-        checkpoint: Checkpoint,
-        cache: Cache,
-        progress: Progress,
-        observe: Observer,
-    ) -> Reconstructions:
+    def _reconstruct(self, door: WhiteBox, public: Images, task: Task) -> Reconstructions:
         def drawn(draw: Callable[[int, int], torch.Tensor]) -> Images:
-            return torch.cat([draw(label, seed)[:count_per_class] for label in range(door.class_count)])
+            return torch.cat(
+                [draw(label, task.seed)[: task.count_per_class] for label in range(door.class_count)]
+            )
 
-        labels = torch.arange(door.class_count).repeat_interleave(count_per_class)
+        labels = torch.arange(door.class_count).repeat_interleave(task.count_per_class)
         return Reconstructions(
             drawn(self.draw),
             labels,
-            torch.full_like(labels, seed),
+            torch.full_like(labels, task.seed),
             notes=("Nothing was attacked.",),
             unselected=None if self.draw_unselected is None else drawn(self.draw_unselected),
         )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from patchmi.attacks import AbstractAttack
+from patchmi.attacks import AbstractAttack, Task
 from patchmi.audit import Findings, Judge, Pictures, Plan, audit, score
 from patchmi.runs import open_run
 from patchmi.target import Target, WhiteBox
@@ -184,21 +184,19 @@ class DrawsFor(AbstractAttack):
     def step_counts(self, public_count: int, image_size: int) -> dict[str, int]:
         return {}
 
-    def _reconstruct(
-        self, door: WhiteBox, public: Images, *, count_per_class: int, seed: int, **_: Any
-    ) -> Reconstructions:
+    def _reconstruct(self, door: WhiteBox, public: Images, task: Task) -> Reconstructions:
         leaks = door.class_names[0] == self.leaking
-        random = torch.Generator().manual_seed(seed)
+        random = torch.Generator().manual_seed(task.seed)
         images = torch.cat(
             [
-                self.draw(label, seed)[:count_per_class]
+                self.draw(label, task.seed)[: task.count_per_class]
                 if leaks
-                else torch.rand(count_per_class, 1, 16, 16, generator=random)
+                else torch.rand(task.count_per_class, 1, 16, 16, generator=random)
                 for label in range(4)
             ]
         )
-        labels = torch.arange(4).repeat_interleave(count_per_class)
-        return Reconstructions(images, labels, torch.full_like(labels, seed))
+        labels = torch.arange(4).repeat_interleave(task.count_per_class)
+        return Reconstructions(images, labels, torch.full_like(labels, task.seed))
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Attacks: one paper, one file; none of them can import a measure, a judge or a private image."""
 
-from patchmi.attacks.base import AbstractAttack, merge_snapshots
+from patchmi.attacks.base import AbstractAttack, Task, merge_snapshots
 from patchmi.attacks.brep_mi import BrepMI
 from patchmi.attacks.cma_mi import CmaMI
 from patchmi.attacks.deep_inversion import DeepInversion
@@ -37,6 +37,7 @@ __all__ = [
     "PlgMI",
     "PublicWeights",
     "Recipe",
+    "Task",
     "VariationalMI",
     "choose_attack",
     "merge_snapshots",
