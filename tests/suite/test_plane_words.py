@@ -1,5 +1,7 @@
 """What is said of defences, and above all what is not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -47,6 +49,16 @@ def test_a_defence_below_the_undefended_network_and_below_the_line_is_named_with
     assert "(0.90)" in said
     assert "other 1 settings the intervals do not bear this out" in said
     assert "of no others" in said
+
+
+def test_what_one_network_showed_is_said_with_its_numbers_and_not_recommended() -> None:
+    points = [NONE, SMOOTHED, point("mid 0.1", 0.5, accuracy=0.96)]
+    assert "train at least three" not in conclusion(points, POWER)
+    alone = [replace(one, values=None if one.values is None else one.values[:1]) for one in points]
+    said = conclusion(alone, POWER)
+    assert "to 0.50 [0.49, 0.51]" in said
+    assert "But it is one network of each" in said
+    assert "train at least three before any is recommended. This speaks" in said
 
 
 @pytest.mark.parametrize(

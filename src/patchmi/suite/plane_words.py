@@ -11,6 +11,11 @@ UNDEFENDED, POSITIVE_CONTROL = "none", "label-smoothing"
 NOT_COMPARED = (UNDEFENDED, POSITIVE_CONTROL, "early-stopping")
 """What is no defence that anybody would ship."""
 
+ONE_NETWORK = (
+    "But it is one network of each, and of how networks differ the intervals know nothing: "
+    "train at least three before any is recommended. "
+)
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -125,7 +130,11 @@ def conclusion(points: list[Compared], power: Power) -> str:
     ]
     left = len(tried) - len(held)
     rest = "" if not left else f" Of the other {left} settings the intervals do not bear this out."
-    return f"{' '.join(said)}{rest} This speaks of the attacks that were run, and of no others."
+    is_alone = any(point.values is not None and len(point.values) < 2 for point in (undefended, *held))
+    return (
+        f"{' '.join(said)}{rest} {ONE_NETWORK if is_alone else ''}"
+        "This speaks of the attacks that were run, and of no others."
+    )
 
 
 def _share(estimate: Estimate | None) -> str:
