@@ -55,7 +55,14 @@ def door() -> WhiteBox:
 def search(
     door: WhiteBox, *, count_per_class: int, batch_size: int, step_count: int, **changes: Any
 ) -> Reconstructions:
-    task = Task(count_per_class, 5, NO_CHECKPOINT, NO_CACHE, silent, unobserved)
+    task = Task(
+        count_per_class=count_per_class,
+        seed=5,
+        checkpoint=NO_CHECKPOINT,
+        cache=NO_CACHE,
+        progress=silent,
+        observe=unobserved,
+    )
     return search_in_batches(
         Brighter,
         door,

@@ -38,7 +38,7 @@ Door = WhiteBox | BlackBox
 """All that an attack ever gets of a target."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """What one run is to make, and what it works with, as `AbstractAttack.__call__` takes them."""
 
@@ -100,7 +100,14 @@ class AbstractAttack(ABC):
         if len(public) < 2 or not torch.isfinite(public).all() or public.min() < 0 or public.max() > 1:
             raise ValueError("public images: at least 2, finite, in [0, 1]; divide 8-bit images by 255")
         with seeded(seed):
-            task = Task(count_per_class, seed, checkpoint, cache, progress, observe)
+            task = Task(
+                count_per_class=count_per_class,
+                seed=seed,
+                checkpoint=checkpoint,
+                cache=cache,
+                progress=progress,
+                observe=observe,
+            )
             result = self._reconstruct(door, public, task)
         images = result.images.detach().float().clamp(0, 1).cpu().contiguous()
         return replace(result, images=images, labels=result.labels.cpu(), seeds=result.seeds.cpu())
