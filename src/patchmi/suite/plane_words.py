@@ -11,9 +11,11 @@ UNDEFENDED, POSITIVE_CONTROL = "none", "label-smoothing"
 NOT_COMPARED = (UNDEFENDED, POSITIVE_CONTROL, "early-stopping")
 """What is no defence that anybody would ship."""
 
-ONE_NETWORK = (
-    "But it is one network of each, and of how networks differ the intervals know nothing: "
-    "train at least three before any is recommended. "
+FEWEST_NETWORKS = 3
+"""Of each kind, before a defence is recommended: of how networks differ one says nothing, and two little."""
+TOO_FEW = (
+    f"But fewer than {FEWEST_NETWORKS} networks of each were trained, and the intervals know too little of "
+    "how networks differ: nothing is recommended yet. "
 )
 
 
@@ -130,9 +132,10 @@ def conclusion(points: list[Compared], power: Power) -> str:
     ]
     left = len(tried) - len(held)
     rest = "" if not left else f" Of the other {left} settings the intervals do not bear this out."
-    is_alone = any(point.values is not None and len(point.values) < 2 for point in (undefended, *held))
+    compared = [point.values for point in (undefended, *held) if point.values is not None]
+    are_too_few = any(len(values) < FEWEST_NETWORKS for values in compared)
     return (
-        f"{' '.join(said)}{rest} {ONE_NETWORK if is_alone else ''}"
+        f"{' '.join(said)}{rest} {TOO_FEW if are_too_few else ''}"
         "This speaks of the attacks that were run, and of no others."
     )
 
