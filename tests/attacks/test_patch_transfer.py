@@ -160,6 +160,26 @@ def test_the_budget_is_spent_by_its_shares(target, public, kind):
     assert asked[-1] == stages[PUBLIC] + stages[GENERATED]
 
 
+def test_whoever_waits_for_a_slow_target_sees_how_far_it_is(target, public):
+    door = open_door(target, budget=600, batch_size=20)
+    sent: dict[str, list[int]] = {}
+
+    def progress(steps, description):
+        for step in steps:
+            before = door.account.asked
+            yield step
+            sent.setdefault(description, []).append(door.account.asked - before)
+
+    SHORT(door, public, count_per_class=3, progress=progress)
+    asking = {name: counts for name, counts in sent.items() if name.startswith("Public images are asked")}
+    assert list(asking) == [f"Public images are asked about, {number} of 3" for number in (1, 2, 3)]
+    assert max(max(counts) for counts in asking.values()) == 20
+    assert sum(sum(counts) for counts in asking.values()) == door.account.stages[PUBLIC]
+    votes = sent["The target votes on the final images"]
+    assert len(votes) == 3
+    assert sum(votes) == door.account.stages[VOTES]
+
+
 def test_without_a_budget_for_votes_the_students_alone_choose_and_it_is_said(target, public):
     door = open_door(target, budget=60)
     made = SHORT(door, public, count_per_class=10)

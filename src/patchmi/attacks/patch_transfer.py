@@ -7,6 +7,7 @@ that the target itself takes for their class when they are shaken a little.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -160,7 +161,7 @@ class PatchTransfer(AbstractAttack):
                 observe=task.observe,
                 first_step=0,
             )
-        answer, notes = self._chosen(surrogate, game, task.count_per_class, copies=copies)
+        answer, notes = self._chosen(surrogate, game, task, copies=copies)
         if game.pool.has_crops:
             notes = (*notes, CROPS_NOTE)
         labels, unselected = answer["labels"], answer["unselected"]
@@ -178,6 +179,7 @@ class PatchTransfer(AbstractAttack):
         door, classes = surrogate.door, torch.arange(surrogate.class_count)
         for number in range(1, ROUND_COUNT + 1):
             goal = math.ceil(self.public_budget(door.budget) * number / ROUND_COUNT)
+            turn = f"{number} of {ROUND_COUNT}"
             # What is drawn may have been sent before, and is free then: a few tries spend the round's share.
             for _ in range(TRIES):
                 missing = goal - door.account.stages.get(PUBLIC, 0)
@@ -187,11 +189,11 @@ class PatchTransfer(AbstractAttack):
                     chosen = game.pool.draw_any(missing)
                 else:
                     chosen = game.pool.draw(classes.repeat(math.ceil(missing / len(classes)))[:missing])
-                surrogate.ask(chosen, stage=PUBLIC)
+                starts = range(0, missing, door.batch_size)
+                for start in progress(starts, f"Public images are asked about, {turn}"):
+                    surrogate.ask(chosen[start : start + door.batch_size], stage=PUBLIC)
             with machine.mixed_precision(self.precision):
-                surrogate.fit(
-                    self.fit_step_count, progress, f"Students learn the target, {number} of {ROUND_COUNT}"
-                )
+                surrogate.fit(self.fit_step_count, progress, f"Students learn the target, {turn}")
                 game.look_at_public(progress)
 
     def _learn_from_generator(
@@ -219,14 +221,16 @@ class PatchTransfer(AbstractAttack):
         return images[torch.cat([order[: count // 2], at_random])]
 
     def _chosen(
-        self, surrogate: Surrogate, game: Game, count_per_class: int, *, copies: int
+        self, surrogate: Surrogate, game: Game, task: Task, *, copies: int
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """The final images: of those that the students are surest of, the ones that the target votes for."""
+        count_per_class = task.count_per_class
         if copies == 0:
             return game.answer(count_per_class), (NO_VOTE_NOTE,) if self.uses_target else ()
         drawn_count = candidate_count(count_per_class)
         answer = game.answer(drawn_count)
-        votes = self._votes(surrogate, answer["images"], answer["labels"], copies=copies)
+        rounds = task.progress(range(copies), "The target votes on the final images")
+        votes = self._votes(surrogate, answer["images"], answer["labels"], rounds=rounds)
         best = votes.unflatten(0, (-1, drawn_count)).topk(count_per_class).indices.sort().values
         places = drawn_count * torch.arange(len(best))[:, None]
         kept, first = (best + places).flatten(), (torch.arange(count_per_class) + places).flatten()
@@ -235,15 +239,15 @@ class PatchTransfer(AbstractAttack):
         return {**answer, **chosen, "unselected": unselected[first]}, ()
 
     def _votes(
-        self, surrogate: Surrogate, images: Bytes, labels: Labels, *, copies: int
+        self, surrogate: Surrogate, images: Bytes, labels: Labels, *, rounds: Iterable[int]
     ) -> Float[Tensor, " n"]:
-        """Share of an image's shaken copies that the target takes for its class."""
-        shares = torch.zeros(len(images))
-        for _ in range(copies):
+        """What the target thinks of an image's shaken copies, one a round: the sum of its class's shares."""
+        sums = torch.zeros(len(images))
+        for _ in rounds:
             shaken = surrogate.views.vary(images.float() / 255)
             answers = answer_of(surrogate.door, to_bytes(shaken), stage=VOTES)
-            shares += answers.gather(1, labels[:, None])[:, 0] / copies
-        return shares
+            sums += answers.gather(1, labels[:, None])[:, 0]
+        return sums
 
 
 def candidate_count(count_per_class: int) -> int:
