@@ -49,6 +49,10 @@ class Task:
     progress: Progress
     observe: Observer
 
+    def title(self, attack: str, *, uses_target: bool = True) -> str:
+        """What the progress of this run is called, and that of its control, without the target's word."""
+        return f"{attack}, seed {self.seed}{'' if uses_target else ', without the target'}"
+
 
 @dataclass(frozen=True)
 class AbstractAttack(ABC):

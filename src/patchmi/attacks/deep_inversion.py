@@ -85,14 +85,13 @@ class DeepInversion(AbstractAttack):
 
     def _reconstruct(self, door: WhiteBox, public: Images, task: Task) -> Reconstructions:
         del public  # all that it knows of images is in the target
-        part = "" if self.uses_target else ", without the target"
         made = search_in_batches(
             lambda labels: _Search(self, door, labels),
             door,
             task,
             batch_size=self.batch_size,
             step_count=self.step_count or STEP_COUNT,
-            description=f"DeepInversion, seed {task.seed}{part}",
+            description=task.title("DeepInversion", uses_target=self.uses_target),
         )
         if self.uses_target and self.batch_norm_weight > 0 and not door.has_batch_norm:
             note = "The target has no batch norm: the attack ran without batch-norm matching."

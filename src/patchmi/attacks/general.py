@@ -76,7 +76,7 @@ class GeneralMI(AbstractAttack):
             task,
             batch_size=BATCH_SIZE,
             step_count=(self.step_count or STEP_COUNT) if self.uses_target else 0,
-            description=f"General MI, seed {task.seed}",
+            description=task.title("General MI", uses_target=self.uses_target),
         )
 
 

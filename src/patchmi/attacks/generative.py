@@ -202,7 +202,7 @@ class GenerativeMI(AbstractAttack):
             hunt.restore(state["hunt"])
             machine.restore_random_state(state["random"])
         total = self.search.step_count * self.search.restart_count if self.uses_target else 0
-        description = f"Generative MI, seed {task.seed}{'' if self.uses_target else ', without the target'}"
+        description = task.title("Generative MI", uses_target=self.uses_target)
         snapshot_steps = {round(share * total) for share in SNAPSHOT_SHARES[:-1]}
         with task.checkpoint.guard():
             for step in task.progress(range(hunt.step, total), description):

@@ -126,7 +126,7 @@ def search_in_rounds(rounds: Rounds, door: BlackBox, public: Images, task: Task)
 
     with task.checkpoint.guard():
         if rounds.uses_target:
-            _finish(run, take, task.progress, f"{rounds.title}, seed {task.seed}")
+            _finish(run, take, task.progress, task.title(rounds.title))
     run.keep_snapshot()
     labels = torch.arange(door.class_count).repeat_interleave(task.count_per_class)
     noise = torch.randn(door.class_count, task.count_per_class, gan.latent_size)

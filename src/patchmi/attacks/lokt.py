@@ -145,7 +145,7 @@ class Lokt(AbstractAttack):
             run.search.take(take_step, task.observe, queries=door.account.asked)
             keep()
 
-        who = f"LOKT, seed {task.seed}{'' if self.uses_target else ', without the target'}"
+        who = task.title("LOKT", uses_target=self.uses_target)
         with task.checkpoint.guard():
             for _ in task.progress(range(run.search.step, self.gan_step_count), f"{who}: conditional GAN"):
                 take(partial(run.train_step, public))

@@ -195,9 +195,7 @@ class PatchMI(AbstractAttack):
                 play(
                     game,
                     precision=self.precision,
-                    steps=task.progress(
-                        range(game.step, step_count), self._describe(groups, group, task.seed)
-                    ),
+                    steps=task.progress(range(game.step, step_count), self._title(groups, group, task)),
                     after_step=lambda game=game, group=group: task.checkpoint.save_if_due(
                         lambda: {
                             "groups": groups,
@@ -248,11 +246,11 @@ class PatchMI(AbstractAttack):
         chosen = shards if self.shard is None else [shards[self.shard]]
         return chosen if is_shared else [[label] for shard in chosen for label in shard]
 
-    def _describe(self, groups: list[list[int]], group: int, seed: int) -> str:
+    def _title(self, groups: list[list[int]], group: int, task: Task) -> str:
         """What the progress calls the training of one generator."""
         part = "class" if self.shard_count == 1 else "shard"
         which = "" if len(groups) == 1 else f", {part} {group + 1} of {len(groups)}"
-        return f"Patch-MI, seed {seed}{which}{'' if self.uses_target else ', without the target'}"
+        return task.title("Patch-MI", uses_target=self.uses_target) + which
 
 
 def _fitted(scale: PatchScale | ClassPatchScale, image_size: int) -> PatchScale | ClassPatchScale:

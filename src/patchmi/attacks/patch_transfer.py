@@ -155,7 +155,9 @@ class PatchTransfer(AbstractAttack):
             play(
                 game,
                 precision=self.precision,
-                steps=task.progress(range(game.step, step_count), f"PatchTransfer, seed {task.seed}"),
+                steps=task.progress(
+                    range(game.step, step_count), task.title("PatchTransfer", uses_target=self.uses_target)
+                ),
                 after_step=after_step,
                 step_count=step_count,
                 observe=task.observe,

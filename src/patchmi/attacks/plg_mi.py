@@ -120,7 +120,7 @@ class PlgMI(AbstractAttack):
             machine.restore_random_state(state["random"])
         else:
             run.prepare(public, task.progress)
-        who = f"PLG-MI, seed {task.seed}{'' if self.uses_target else ', without the target'}"
+        who = task.title("PLG-MI", uses_target=self.uses_target)
         stages = (
             (partial(run.train_step, public), self.gan_step_count, "conditional GAN"),
             (run.search_step, run.search.step_count, "latents"),

@@ -173,7 +173,7 @@ class VariationalMI(AbstractAttack):
                     mining,
                     steps=task.progress(
                         range(mining.step, step_count),
-                        f"Variational MI, seed {task.seed}, class {label + 1} of {door.class_count}",
+                        f"{task.title('Variational MI')}, class {label + 1} of {door.class_count}",
                     ),
                     step_count=step_count,
                     observe=task.observe,
