@@ -196,6 +196,7 @@ def test_a_dry_run_counts_and_trains_nothing(
         (["--defences", "rolss", "--architecture", "lenet"], "residual"),
         (["--target-data", "nowhere"], "nowhere"),
         (["--memory", "0"], "--memory"),
+        (["--cluster", "nowhere"], "--cluster nowhere"),
         (["--defences", "wall"], "defences"),
     ],
 )
