@@ -1,5 +1,6 @@
 """TL-DMI: what is frozen was learnt from public images alone, to the bit."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -66,6 +67,18 @@ def test_the_trunk_is_pre_trained_by_the_plain_trainer_with_a_head_for_the_publi
     for name, value in trained.items():
         assert torch.equal(network.state_dict()[name], value), name
     assert weights(network.head) == head
+
+
+def test_both_trainings_show_how_far_they_are() -> None:
+    seen: dict[str, int] = {}
+
+    def progress(steps: Iterable[int], description: str) -> Iterator[int]:
+        for step in steps:
+            seen[description] = step + 1
+            yield step
+
+    train_defended("resnet10", TlDmi(0.5), lesson(), seed=0, width=4, progress=progress)
+    assert seen == {"Pre-training on public images": 4, "Training the target": 4}
 
 
 def test_frozen_stages_stay_through_a_choice_by_validation() -> None:

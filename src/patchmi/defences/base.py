@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from patchmi.networks import Classifier
 from patchmi.target import Hooks, Training
-from patchmi.types import Images, Labelled, Labels
+from patchmi.types import Images, Labelled, Labels, Progress, silent
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Lesson:
         public: Labelled images of other classes, for what learns from them first.
         architecture: What `build_classifier` makes the network of; the trainer says it.
         width: Of its layers; None: the architecture's own. Likewise.
+        progress: How to show how far what comes beforehand is. Likewise.
         notes: What the defence says of itself, in whole sentences; it adds to them.
     """
 
@@ -33,6 +34,7 @@ class Lesson:
     public: Labelled | None = None
     architecture: str = ""
     width: int | None = None
+    progress: Progress = silent
     notes: list[str] = field(default_factory=list)
 
 

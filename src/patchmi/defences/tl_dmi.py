@@ -46,7 +46,15 @@ class TlDmi(AbstractDefence):
             lesson.architecture, class_count=class_count, channel_count=images.shape[1], width=lesson.width
         )
         seed = int(torch.randint(2**31, ()))
-        train_classifier(first, images=images, labels=labels, training=lesson.training, seed=seed)
+        train_classifier(
+            first,
+            images=images,
+            labels=labels,
+            training=lesson.training,
+            seed=seed,
+            progress=lesson.progress,
+            description="Pre-training on public images",
+        )
         network.trunk.load_state_dict(first.trunk.state_dict())
         parts = stages(network)
         frozen = tuple(parts[: round(self.strength * len(parts))])

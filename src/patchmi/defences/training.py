@@ -57,7 +57,7 @@ def train_defended(
     """
     name = defence.named(architecture)
     training = replace(lesson.training, **defence.training_changes)
-    lesson = replace(lesson, training=training, architecture=name, width=width, notes=[])
+    lesson = replace(lesson, training=training, architecture=name, width=width, progress=progress, notes=[])
     with machine.seeded(seed):
         network = build_classifier(
             name, class_count=lesson.class_count, channel_count=lesson.images.shape[1], width=width
