@@ -118,10 +118,14 @@ def conclusion(points: list[Compared], power: Power) -> str:
         return "No defence is recommended and none is rejected: this bench has no power to tell them apart."
     held = [point for point in tried if point.holds_against(undefended)]
     if not held:
+        nothing, whose = (
+            ("The defended setting did not lower", "its")
+            if len(tried) == 1
+            else (f"None of the {len(tried)} defended settings lowered", "their")
+        )
         return (
-            f"None of the {len(tried)} defended settings lowered the success of the strongest attack beyond "
-            "the intervals and beyond what stopping the training early gives up at their accuracy; "
-            "nothing is recommended."
+            f"{nothing} the success of the strongest attack beyond the intervals and beyond what stopping "
+            f"the training early gives up at {whose} accuracy; nothing is recommended."
         )
     said = [
         f"{point.name}, at accuracy {_share(point.accuracy)} against {_share(undefended.accuracy)} without "
