@@ -1,8 +1,10 @@
 """Settings of an attack as `--setting` gives them, and the attacks they make."""
 
+from dataclasses import replace
+
 import pytest
 
-from patchmi.attacks import ATTACKS, PatchMI, choose_attack
+from patchmi.attacks import ATTACKS, RECIPES, PatchMI, choose_attack
 from patchmi.cli.options import AdaptiveAttackName, AttackName, DefenceName, OwnArchitecture
 from patchmi.cli.settings import read_settings
 from patchmi.defences import ADAPTIVE_ATTACKS, DEFENCES
@@ -61,6 +63,17 @@ def test_a_setting_in_a_group_leaves_the_attack_s_own_defaults_of_the_group():
     assert choose_attack("generative", {"identity": {"loss": "logit"}}).identity.student_count == 0  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def test_a_group_may_hold_what_no_table_can_and_keeps_it():
+    recipe = choose_attack("patch-transfer", {"recipe": {"prior_weight": 3}}).recipe  # pyright: ignore[reportAttributeAccessIssue]
+    assert recipe == replace(RECIPES["default"], prior_weight=3.0)
+    deeper = {"recipe": {"public_weights": {"sharpness": 2}}}
+    weights = choose_attack("patch-transfer", deeper).recipe.public_weights  # pyright: ignore[reportAttributeAccessIssue]
+    assert (weights.sharpness, weights.crops) == (
+        2.0,
+        "starving",
+    )  # of the recipe; a group's own has no crops
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
@@ -78,6 +91,8 @@ def test_a_setting_in_a_group_leaves_the_attack_s_own_defaults_of_the_group():
         ("generative", {"identity": {"loss": "hinge"}}, "loss = 'hinge' is not one of cross_entropy"),
         ("generative", {"identity": "logit"}, "identity = 'logit' is not a table"),
         ("generative", {"gan": {"width": 0}}, "attack generative: gan: width is 0"),
+        ("patch-transfer", {"recipe": {"prior": 1}}, "recipe: no setting prior; is it prior_"),
+        ("patch-transfer", {"recipe": {"views": "x"}}, "recipe: views = 'x' is not a function"),
         ("patch-mi", {"attack_weight": "much"}, "attack_weight = 'much' is not a number"),
     ],
 )  # fmt: skip

@@ -2,8 +2,8 @@
 
 import difflib
 import types
-from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -30,34 +30,51 @@ def structured(
     Raises:
         ValueError: A name is unknown or missing, a value has another type, or the dataclass refuses it.
     """
-    known = {field.name: field for field in fields(kind) if field.name not in hidden}  # pyright: ignore[reportArgumentType]
-    for name in table:
-        if name not in known:
-            near = difflib.get_close_matches(name, known)
-            meant = f"is it {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
-            raise ValueError(f"{where}: no {entry} {name}; {meant}")
-    for name, field in known.items():
-        if name not in table and field.default is MISSING and field.default_factory is MISSING:
-            raise ValueError(f"{where}: {name} is missing; give it")
-    hints = get_type_hints(kind)
-    values = {}
-    for name, value in table.items():
-        if not _fits(value, hints[name]):
-            raise ValueError(f"{where}: {name} = {value!r} is not {describe_type(hints[name])}")
-        filled = _filled(value, known[name])
-        values[name] = _cast(filled, hints[name], where=f"{where}: {name}", entry=entry)
+    values = _values(kind, table, where=where, entry=entry, hidden=hidden)
+    for field in fields(kind):  # pyright: ignore[reportArgumentType]
+        if field.name not in (*table, *hidden) and _default(field) is MISSING:
+            raise ValueError(f"{where}: {field.name} is missing; give it")
     try:
         return kind(**values)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 
 
-def _filled(value: Any, field: Field[Any]) -> Any:
-    """A table for a field whose default is a dataclass, with that default's other values in it."""
-    default = field.default_factory() if field.default_factory is not MISSING else field.default
-    if not isinstance(value, Mapping) or not is_dataclass(default):
-        return value
-    return {**{one.name: getattr(default, one.name) for one in fields(default)}, **value}
+def _values(
+    kind: Any, table: Mapping[str, Any], *, where: str, entry: str, hidden: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The fields that a table gives, each as the dataclass wants it."""
+    known = {field.name: field for field in fields(kind) if field.name not in hidden}
+    for name in table:
+        if name not in known:
+            near = difflib.get_close_matches(name, known)
+            meant = f"is it {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+            raise ValueError(f"{where}: no {entry} {name}; {meant}")
+    hints = get_type_hints(kind)
+    values = {}
+    for name, value in table.items():
+        if not _fits(value, hints[name]):
+            raise ValueError(f"{where}: {name} = {value!r} is not {describe_type(hints[name])}")
+        default, place = _default(known[name]), f"{where}: {name}"
+        if isinstance(value, Mapping) and is_dataclass(default) and not isinstance(default, type):
+            values[name] = _changed(default, value, where=place, entry=entry)
+        else:
+            values[name] = _cast(value, hints[name], where=place, entry=entry)
+    return values
+
+
+def _changed(default: Kind, table: Mapping[str, Any], *, where: str, entry: str) -> Kind:
+    """A dataclass with some of its fields changed; the others may be what no table can hold."""
+    values = _values(type(default), table, where=where, entry=entry)
+    try:
+        return replace(default, **values)  # pyright: ignore[reportArgumentType]
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _default(field: Field[Any]) -> Any:
+    """What a field holds that nobody sets; MISSING if somebody must."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
@@ -77,6 +94,8 @@ def describe_type(hint: Any) -> str:
         elif origin is tuple:
             count = "a list of" if parts[-1] is Ellipsis else f"a list of {len(parts)}"
             words.append(f"{count} {_PLURALS.get(parts[0], 'tables')}")
+        elif origin is Callable:
+            words.append("a function")
         elif kind in _SINGULARS:
             words.append(_SINGULARS[kind])
     return " or ".join(words) or "a table"

@@ -515,6 +515,26 @@ def test_at_their_published_sizes_the_recipes_keep_their_scales():
 
 
 @pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"step_count": 0}, "step_count is 0: give 1 or more"),
+        ({"step_count": None}, "epoch_count is 0: give 1 or more, or a step_count"),
+        ({"batch_size": 1}, "batch_size is 1: give 2 or more"),
+        ({"prior_weight": -0.5}, "prior_weight is -0.5: give 0 or more"),
+        ({"attack_weight": float("inf")}, "attack_weight is inf"),
+        ({"learning_rate": 0.0}, "learning_rate is 0: give more than 0"),
+        ({"smoothing": 1.5}, "smoothing is 1.5: give a share"),
+        ({"average_decay": 1.0}, "average_decay is 1: give 0 or more, and less than 1"),
+        ({"candidate_factor": float("nan")}, "candidate_factor is nan"),
+    ],
+)
+def test_a_recipe_that_cannot_run_is_refused(change, words):
+    with pytest.raises(ValueError, match=f"^{words}") as refused:
+        dataclasses.replace(RECIPES["default"], **change)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("recipe", "shape", "words"),
     [
         ("default", (1, 16, 20), "square"),

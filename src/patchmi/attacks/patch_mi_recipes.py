@@ -56,6 +56,25 @@ class PublicWeights:
     """Crops of a generation, at most 20 for each image."""
 
 
+_BOUNDS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "1 or more": (
+        lambda value: 1 <= value < math.inf,
+        "step_count generator_width generator_levels code_count diversity_pooling student_width "
+        "student_interval candidate_factor",
+    ),
+    "2 or more, for batch norm": (lambda value: value >= 2, "batch_size"),
+    "0 or more": (
+        lambda value: 0 <= value < math.inf,
+        "attack_weight prior_weight batch_norm_weight diversity_weight diversity_share student_weight "
+        "student_warm_up code_weight",
+    ),
+    "more than 0": (lambda value: 0 < value < math.inf, "learning_rate"),
+    "a share from 0 to 1": (lambda value: 0 <= value <= 1, "decay_share prior_share smoothing"),
+    "0 or more, and less than 1": (lambda value: 0 <= value < 1, "average_decay"),
+}
+"""What to give, what fits, and the fields of a recipe that it is said of; NaN fits none."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that defines one form of the attack."""
@@ -112,6 +131,15 @@ class Recipe:
     code_count: int = 1
     """Values of the InfoGAN code; 1 is none."""
     code_weight: float = 0.3
+
+    def __post_init__(self) -> None:
+        for wanted, (fits, names) in _BOUNDS.items():
+            for name in names.split():
+                value = getattr(self, name)
+                if value is not None and not fits(value):
+                    raise ValueError(f"{name} is {value:g}: give {wanted}")
+        if self.step_count is None and self.epoch_count < 1:
+            raise ValueError(f"epoch_count is {self.epoch_count}: give 1 or more, or a step_count")
 
     def steps_on(self, public_count: int) -> int:
         """Steps of a generator: `step_count`, or `epoch_count` passes over so many public images."""
