@@ -1,6 +1,6 @@
 """Settings of an attack as `--setting` gives them, and the attacks they make."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -9,6 +9,7 @@ from patchmi.cli.options import AdaptiveAttackName, AttackName, DefenceName, Own
 from patchmi.cli.settings import read_settings
 from patchmi.defences import ADAPTIVE_ATTACKS, DEFENCES
 from patchmi.networks import ARCHITECTURES
+from patchmi.structured import structured
 
 
 def test_values_are_read_as_toml_and_else_as_texts():
@@ -66,12 +67,27 @@ def test_a_setting_in_a_group_leaves_the_attack_s_own_defaults_of_the_group():
 def test_a_group_may_hold_what_no_table_can_and_keeps_it():
     recipe = choose_attack("patch-transfer", {"recipe": {"prior_weight": 3}}).recipe  # pyright: ignore[reportAttributeAccessIssue]
     assert recipe == replace(RECIPES["default"], prior_weight=3.0)
-    deeper = {"recipe": {"public_weights": {"sharpness": 2}}}
-    weights = choose_attack("patch-transfer", deeper).recipe.public_weights  # pyright: ignore[reportAttributeAccessIssue]
-    assert (weights.sharpness, weights.crops) == (
-        2.0,
-        "starving",
-    )  # of the recipe; a group's own has no crops
+
+
+@dataclass(frozen=True)
+class Inner:
+    near: int = 1
+    far: int = 2
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner | None = None
+
+
+@dataclass(frozen=True)
+class Whole:
+    outer: Outer = Outer(Inner(far=7))
+
+
+def test_a_group_in_a_group_keeps_what_it_held_there_and_not_what_its_kind_holds():
+    made = structured(Whole, {"outer": {"inner": {"near": 5}}}, where="table")
+    assert made == Whole(Outer(Inner(near=5, far=7)))
 
 
 @pytest.mark.parametrize(

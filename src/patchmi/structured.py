@@ -30,10 +30,11 @@ def structured(
     Raises:
         ValueError: A name is unknown or missing, a value has another type, or the dataclass refuses it.
     """
-    values = _values(kind, table, where=where, entry=entry, hidden=hidden)
-    for field in fields(kind):  # pyright: ignore[reportArgumentType]
-        if field.name not in (*table, *hidden) and _default(field) is MISSING:
-            raise ValueError(f"{where}: {field.name} is missing; give it")
+    defaults = {field.name: _default(field) for field in fields(kind) if field.name not in hidden}  # pyright: ignore[reportArgumentType]
+    values = _values(kind, table, defaults=defaults, where=where, entry=entry)
+    for name, default in defaults.items():
+        if name not in table and default is MISSING:
+            raise ValueError(f"{where}: {name} is missing; give it")
     try:
         return kind(**values)
     except ValueError as error:
@@ -41,33 +42,31 @@ def structured(
 
 
 def _values(
-    kind: Any, table: Mapping[str, Any], *, where: str, entry: str, hidden: tuple[str, ...] = ()
+    kind: Any, table: Mapping[str, Any], *, defaults: Mapping[str, Any], where: str, entry: str
 ) -> dict[str, Any]:
-    """The fields that a table gives, each as the dataclass wants it."""
-    known = {field.name: field for field in fields(kind) if field.name not in hidden}
+    """The fields that a table gives, each as the dataclass wants it; `defaults` are all that it may give."""
     for name in table:
-        if name not in known:
-            near = difflib.get_close_matches(name, known)
-            meant = f"is it {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+        if name not in defaults:
+            near = difflib.get_close_matches(name, defaults)
+            meant = f"is it {' or '.join(near)}?" if near else f"there are {', '.join(defaults)}"
             raise ValueError(f"{where}: no {entry} {name}; {meant}")
     hints = get_type_hints(kind)
     values = {}
     for name, value in table.items():
         if not _fits(value, hints[name]):
             raise ValueError(f"{where}: {name} = {value!r} is not {describe_type(hints[name])}")
-        default, place = _default(known[name]), f"{where}: {name}"
-        if isinstance(value, Mapping) and is_dataclass(default) and not isinstance(default, type):
-            values[name] = _changed(default, value, where=place, entry=entry)
+        if isinstance(value, Mapping) and is_dataclass(defaults[name]):
+            values[name] = _changed(defaults[name], value, where=f"{where}: {name}", entry=entry)
         else:
-            values[name] = _cast(value, hints[name], where=place, entry=entry)
+            values[name] = _cast(value, hints[name], where=f"{where}: {name}", entry=entry)
     return values
 
 
-def _changed(default: Kind, table: Mapping[str, Any], *, where: str, entry: str) -> Kind:
+def _changed(default: Any, table: Mapping[str, Any], *, where: str, entry: str) -> Any:
     """A dataclass with some of its fields changed; the others may be what no table can hold."""
-    values = _values(type(default), table, where=where, entry=entry)
+    values = _values(type(default), table, defaults=vars(default), where=where, entry=entry)
     try:
-        return replace(default, **values)  # pyright: ignore[reportArgumentType]
+        return replace(default, **values)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 

@@ -534,6 +534,13 @@ def test_a_recipe_that_cannot_run_is_refused(change, words):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("change", [{"crop_count": 0}, {"sharpness": -1.0}, {"entropy_weight": 0.0}], ids=str)
+def test_weights_of_public_images_that_cannot_be_are_refused(change):
+    with pytest.raises(ValueError, match=f"{next(iter(change))} .*: give") as refused:
+        PublicWeights(**change)
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("recipe", "shape", "words"),
     [

@@ -55,6 +55,15 @@ class PublicWeights:
     crop_count: int = 20_000
     """Crops of a generation, at most 20 for each image."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.sharpness < math.inf or not 0 < self.entropy_weight < math.inf:
+            raise ValueError(
+                f"sharpness {self.sharpness:g}, entropy_weight {self.entropy_weight:g}: give 0 or more, and "
+                "more than 0"
+            )
+        if self.crop_count < 1:
+            raise ValueError(f"crop_count is {self.crop_count}: give 1 or more")
+
 
 _BOUNDS: dict[str, tuple[Callable[[float], bool], str]] = {
     "1 or more": (

@@ -191,7 +191,7 @@ class PatchTransfer(AbstractAttack):
                     chosen = game.pool.draw_any(missing)
                 else:
                     chosen = game.pool.draw(classes.repeat(math.ceil(missing / len(classes)))[:missing])
-                starts = range(0, missing, door.batch_size)
+                starts = range(0, len(chosen), door.batch_size)
                 for start in progress(starts, f"Public images are asked about, {turn}"):
                     surrogate.ask(chosen[start : start + door.batch_size], stage=PUBLIC)
             with machine.mixed_precision(self.precision):
