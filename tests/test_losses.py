@@ -19,6 +19,8 @@ from patchmi.losses import (
     feature_loss,
     generator_loss,
     identity_loss,
+    layout_loss,
+    layouts,
     logit_loss,
     max_margin_loss,
     mode_seeking_loss,
@@ -339,6 +341,33 @@ class TestModeSeeking:
         assert float(
             mode_seeking_loss(first=same, second=same.clone(), pooling=4, caps=torch.tensor(0.35))
         ) == pytest.approx(0.35)
+
+
+class TestLayouts:
+    checks = torch.tensor([[1.0, 0.0, -1.0, -1.0], [0.0, 1.0, -1.0, -1.0], [0.2, 0.2, 0.4, 0.4]])[None, None]
+
+    def test_a_layout_is_the_mean_of_every_cell_row_by_row_and_channel_by_channel(self) -> None:
+        picture = torch.cat([self.checks, self.checks[..., -1:, :]], dim=2)
+        seen = layouts(torch.cat([picture, -picture], dim=1), side=2)
+        torch.testing.assert_close(seen, torch.tensor([[0.5, -1.0, 0.2, 0.4, -0.5, 1.0, -0.2, -0.4]]))
+
+    def test_cells_cover_images_that_they_do_not_divide(self) -> None:
+        """Three rows in two cells share the middle one."""
+        assert layouts(self.checks, side=2)[0, 2:].tolist() == pytest.approx(
+            [(0.5 + 0.2) / 2, (-1 + 0.4) / 2]
+        )
+
+    def test_what_a_cell_differs_by_beyond_the_tolerance_is_the_loss(self) -> None:
+        drawn = torch.tensor([0.5, -0.5, 0.0, 1.0]).reshape(1, 1, 2, 2)
+        wanted = torch.tensor([[0.4, -0.1, -0.3, 1.0]])
+        loss = layout_loss(drawn, wanted, side=2, tolerance=0.15)
+        assert float(loss) == pytest.approx((0 + 0.25 + 0.15 + 0) / 4)
+
+    def test_within_the_tolerance_the_generator_is_free(self) -> None:
+        drawn = torch.tensor([0.5, -0.5, 0.0, 1.0]).reshape(1, 1, 2, 2).requires_grad_()
+        layout_loss(drawn, torch.tensor([[0.6, -0.9, -0.1, 0.9]]), side=2, tolerance=0.15).backward()
+        assert drawn.grad is not None
+        assert drawn.grad.flatten().tolist() == pytest.approx([0, 1 / 4, 0, 0])
 
 
 class TestHowAnImageIsToldItsClass:

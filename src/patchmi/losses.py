@@ -242,3 +242,20 @@ def mode_seeking_loss(
     Differs from the paper: a capped difference of pooled images instead of a ratio to the latents' distance.
     """
     return F.relu(caps - pooled_distance(first, second, pooling=pooling)).mean()
+
+
+def layouts(images: Images, *, side: int) -> Float[Tensor, "n cells"]:
+    """Images as seen from afar: averages over a grid of `side` × `side` cells, of every channel."""
+    return F.adaptive_avg_pool2d(images.float(), side).flatten(1)
+
+
+def layout_loss(images: Images, wanted: Float[Tensor, "n cells"], *, side: int, tolerance: float) -> Scalar:
+    """max(0, |layout of an image - the one it was given| - tolerance), averaged over cells and images.
+
+    Args:
+        images: Images in [-1, 1].
+        wanted: The `layouts` that they were drawn for.
+        side: Cells a side.
+        tolerance: By how much a cell may differ for nothing, in the units of the pixels.
+    """
+    return F.relu((layouts(images, side=side) - wanted).abs() - tolerance).mean()

@@ -10,12 +10,13 @@ import torch
 
 from patchmi.attacks import RECIPES, ClassPatchScale, PatchMI, PatchScale, PublicWeights, Recipe
 from patchmi.attacks.base import snapshot_count
+from patchmi.attacks.patch_mi import play
 from patchmi.attacks.patch_mi_game import Game
 from patchmi.attacks.public_prior import TILT_STEPS
 from patchmi.networks import ARCHITECTURES, CodeClassifier
 from patchmi.runs import open_run
 from patchmi.target import Target, WhiteBox
-from patchmi.types import silent
+from patchmi.types import silent, unobserved
 from patchmi.views import IDENTITY
 
 PAPER = [name for name in RECIPES if name.startswith("paper-")]
@@ -80,7 +81,7 @@ def test_a_paper_recipe_has_the_published_numbers(name):
     assert recipe.scales == (PatchScale(*scale),)
     assert (recipe.generator_width, recipe.learning_rate, recipe.decay_share) == (64, 1e-3, 0)
     assert (recipe.code_weight, recipe.prior_weight, recipe.reduction) == (0.3, 1, "mean_logit")
-    assert (recipe.batch_norm_weight, recipe.diversity_weight) == (0, 0)
+    assert (recipe.batch_norm_weight, recipe.diversity_weight, recipe.layout_weight) == (0, 0, 0)
     assert (recipe.is_conditional, recipe.step_count) == (False, None)
 
 
@@ -380,7 +381,7 @@ def test_the_two_halves_of_a_batch_show_the_same_classes_evenly_spread_from_othe
     recipe = thin("default", batch_size=batch_size, code_count=2)
     game = Game(recipe, WhiteBox(make_target(class_count)), classes, BLACK_AND_WHITE)
     for _ in range(5):
-        latents, labels, codes = game.draw_latents()
+        latents, labels, codes = game.draw_batch()
         assert len(latents) == len(labels) == len(codes) == batch_size
         first, second = labels.chunk(2)
         assert torch.equal(first, second)
@@ -392,7 +393,7 @@ def test_the_two_halves_of_a_batch_show_the_same_classes_evenly_spread_from_othe
 
 def test_a_generator_of_one_class_draws_that_class_alone():
     game = Game(thin("paper-mnist"), WhiteBox(make_target(3)), [2], BLACK_AND_WHITE)
-    assert game.draw_latents()[1].unique().tolist() == [2]
+    assert game.draw_batch()[1].unique().tolist() == [2]
 
 
 def test_public_images_enter_in_the_generator_s_range():
@@ -402,8 +403,9 @@ def test_public_images_enter_in_the_generator_s_range():
 
 
 def test_before_the_first_step_the_target_has_had_no_word():
+    # Without layouts: they are those of public images that the target chose.
     first = [
-        answer(PatchMI(thin("default"), step_count=2, uses_target=uses_target)).snapshots[0]
+        answer(PatchMI(thin("default"), step_count=2, layouts=False, uses_target=uses_target)).snapshots[0]
         for uses_target in (True, False)
     ]
     assert first[0].step == 0
@@ -436,7 +438,7 @@ def losses_of(attack: PatchMI, target: Target | None = None) -> dict[int, dict[s
 def test_an_observer_hears_every_ten_steps_of_each_term_that_has_a_say():
     recipe = thin("default", **TWO_STUDENTS, prior_share=0.5, batch_size=8)
     heard = losses_of(PatchMI(recipe, step_count=21))
-    of_the_prior = {"prior", "discriminator", "diversity", "seconds"}
+    of_the_prior = {"prior", "discriminator", "diversity", "layout", "seconds"}
     of_the_target = {"attack", "batch_norm", "students"}
     assert {step: set(losses) for step, losses in heard.items()} == {
         0: of_the_prior,
@@ -444,7 +446,8 @@ def test_an_observer_hears_every_ten_steps_of_each_term_that_has_a_say():
         20: of_the_prior | of_the_target,
     }
     assert 0 < heard[0]["seconds"] < heard[10]["seconds"] < heard[20]["seconds"]
-    silent = losses_of(PatchMI(recipe, step_count=21, students=False, batch_norm=False, diversity=False))
+    off = {"students": False, "batch_norm": False, "diversity": False, "layouts": False}
+    silent = losses_of(PatchMI(recipe, step_count=21, **off))
     assert set(silent[20]) == {"prior", "discriminator", "attack", "seconds"}
 
 
@@ -650,6 +653,51 @@ def test_two_images_of_a_class_differ_enough_at_a_share_of_what_two_public_ones_
     game.look_at_public(silent)
     # Black and white are 2 apart, and half of all pairs are one of each.
     assert game.diversity_caps.tolist() == pytest.approx([0.5, 0.5], abs=0.1)
+
+
+@pytest.mark.parametrize("recipe", ["default", "paper-emnist"])
+@pytest.mark.parametrize("channel_count", [1, 8])
+def test_a_picture_is_drawn_for_the_layout_of_a_public_image_of_its_class(recipe, channel_count):
+    """Class 1 draws the image whose left half is white; eight channels have more cells than noise."""
+    target = make_target(channel_count=channel_count)
+    halves = torch.zeros(2, channel_count, 16, 16)
+    halves[1, :, :, :8] = 1
+    game = Game(thin(recipe, layout_weight=20.0, public_views=None), WhiteBox(target), [0, 1], halves)
+    game.pool.weights = torch.eye(2)
+    labels = torch.tensor([0, 1, 1, 0])
+    latents = game.draw_latents(labels)
+    rows = torch.tensor([[-1.0, -1, -1, -1], [1, 1, -1, -1]])[labels].repeat(1, 4 * channel_count)
+    assert torch.equal(latents[:, 100:], rows)
+    assert len(latents[:, :100].unique(dim=0)) == 4
+    black = torch.full((4, channel_count, 16, 16), -1.0)
+    # Of the two white halves in four pictures every cell is 2 off, .15 of which are free.
+    assert float(game.layout_loss(black, latents)) == pytest.approx((2 - 0.15) / 4)
+    assert game.sample(latents, labels % 1).shape == (4, channel_count, 16, 16)
+
+
+def test_what_is_drawn_keeps_to_its_layout():
+    """Half of the public images are white on the left, half on the right: pictures learn to follow."""
+    halves = torch.zeros(2, 1, 16, 16)
+    halves[0, :, :, :8] = halves[1, :, :, 8:] = 1
+    distances = []
+    for layout_weight in (0.01, 20.0):
+        recipe = thin("default", layout_weight=layout_weight, batch_size=16, public_weights=None)
+        torch.manual_seed(0)
+        game = Game(recipe, WhiteBox(make_target()), [0, 1], halves)
+        play(
+            game,
+            steps=range(60),
+            step_count=60,
+            after_step=lambda: None,
+            precision="float32",
+            observe=unobserved,
+            first_step=0,
+        )
+        labels = torch.arange(2).repeat(8)
+        latents = game.draw_latents(labels)
+        drawn = game.sample(latents, labels).float() / 127.5 - 1
+        distances.append(float(game.layout_loss(drawn, latents)))
+    assert 2 * distances[1] < distances[0]
 
 
 def test_of_all_that_is_drawn_the_images_the_target_is_surest_of_are_kept():

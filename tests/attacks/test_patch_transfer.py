@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from patchmi.attacks import RECIPES, ClassPatchScale, PatchTransfer
+from patchmi.attacks import ClassPatchScale, PatchTransfer
 from patchmi.attacks.base import to_bytes
 from patchmi.attacks.patch_transfer import GENERATED, NO_VOTE_NOTE, PUBLIC, VOTES
 from patchmi.attacks.surrogate import Surrogate, even_shares
@@ -27,7 +27,7 @@ from patchmi.views import IDENTITY
 
 NAMES = ("a", "b", "c", "d")
 SHAPE = (1, 16, 16)
-THIN = dataclasses.replace(RECIPES["default"], scales=(ClassPatchScale(width=8),), generator_width=4)
+THIN = dataclasses.replace(PatchTransfer().recipe, scales=(ClassPatchScale(width=8),), generator_width=4)
 SHORT = PatchTransfer(THIN, step_count=10, student_width=4, fit_step_count=3)
 DOORS = {"label": LabelAccess, "score": ScoreAccess}
 
@@ -235,6 +235,14 @@ def test_without_the_target_nothing_is_asked(target, public):
     made = SHORT.without_target()(door, public, count_per_class=2)
     assert door.account.asked == 0
     assert made.notes == ()
+
+
+def test_without_the_target_two_images_of_a_class_must_differ_all_the_same(target):
+    heard = []
+    public = torch.arange(2.0).reshape(-1, 1, 1, 1).expand(-1, *SHAPE)
+    SHORT.without_target()(open_door(target), public, observe=lambda _, losses: heard.append(losses))
+    # Black and white are 2 apart, every other pair is of both; what a generator draws at first is alike.
+    assert heard[0]["diversity"] > 0.2
 
 
 def test_it_wants_a_black_box_and_says_so(target, public):

@@ -11,7 +11,8 @@ on random views v(x).
 Differs from the paper: public batches are drawn with replacement, so an epoch is a number of steps; the
 target's weights get no gradients. The recipe `default` goes further: one conditional generator for all
 classes, a patch discriminator that knows class and place, public images weighed by the target's word, a head
-start of the prior, batch-norm matching, mode seeking, students, and a choice of the surest images.
+start of the prior, batch-norm matching, mode seeking, layouts of public images, students, and a choice of the
+surest images.
 """
 
 import time
@@ -70,6 +71,7 @@ class PatchMI(AbstractAttack):
         coordinates: Off: the patch discriminators do not know where a patch stands.
         batch_norm: Off: no batch-norm matching.
         diversity: Off: no mode seeking.
+        layouts: Off: the generator draws from noise alone, and not for the layouts of public images.
         weights: Off: every class draws all public images alike.
         selection: Off: every image that is drawn in the end is kept.
         students: Off: no students of the target have a word.
@@ -92,6 +94,7 @@ class PatchMI(AbstractAttack):
     coordinates: bool = True
     batch_norm: bool = True
     diversity: bool = True
+    layouts: bool = True
     weights: bool = True
     selection: bool = True
     students: bool = True
@@ -133,6 +136,7 @@ class PatchMI(AbstractAttack):
             * self.uses_target,
             batch_norm_weight=recipe.batch_norm_weight * self.batch_norm * self.uses_target,
             diversity_weight=recipe.diversity_weight * self.diversity,
+            layout_weight=recipe.layout_weight * self.layouts,
             public_weights=self._weighing(recipe) if self.weights and self.uses_target else None,
             candidate_factor=recipe.candidate_factor if self.selection and self.uses_target else 1.0,
             students=recipe.students if self.students and self.uses_target else (),
@@ -284,7 +288,7 @@ def prepare(game: Game, *, precision: machine.Precision, progress: Progress) -> 
         game.look_at_public(progress)
         if game.recipe.students:
             for _ in progress(range(game.recipe.student_warm_up), "Students learn the target"):
-                _, labels, _ = game.draw_latents()
+                _, labels, _ = game.draw_batch()
                 game.teach(torch.cat([game.draw_public(), game.draw_public(labels)]))
     game.seconds += time.perf_counter() - began
 
@@ -308,7 +312,7 @@ def play(
             game.keep_snapshot()
         game.set_learning_rate(step / step_count)
         with machine.mixed_precision(precision):
-            latents, labels, codes = game.draw_latents()
+            latents, labels, codes = game.draw_batch()
             real = game.draw_public(labels)
             fake = game.generator(latents, labels if recipe.is_conditional else codes)
 
@@ -341,6 +345,8 @@ def play(
                     pooling=recipe.diversity_pooling,
                     caps=game.diversity_caps[labels[: len(first)]],
                 )
+            if game.layout_cells:
+                terms["layout"] = game.layout_loss(fake, latents)
             descend(game.generator_optimiser, _weighted_sum(terms, recipe))
             game.discriminators.requires_grad_(True)
             if recipe.students and has_begun and step % recipe.student_interval == 0:
@@ -388,6 +394,7 @@ def _weighted_sum(terms: dict[str, losses.Scalar], recipe: Recipe) -> losses.Sca
         "students": recipe.student_weight,
         "code": recipe.code_weight,
         "diversity": recipe.diversity_weight,
+        "layout": recipe.layout_weight,
     }
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
 

@@ -28,6 +28,8 @@ from patchmi.types import Bytes, Images, Labels, Latents, Progress
 
 DISTANCE_COUNT = 300
 """Pairs of public images of each class that are compared."""
+NOISE_SIZE = 100
+"""Length of the noise in a latent vector, before the layout."""
 
 
 class Game:
@@ -37,6 +39,7 @@ class Game:
         self, recipe: Recipe, door: WhiteBox | Surrogate, classes: list[int], public: Images, *, seed: int = 0
     ) -> None:
         channel_count, image_size, _ = door.image_shape
+        self.layout_cells = channel_count * recipe.layout_size**2 if recipe.layout_weight > 0 else 0
         self.recipe, self.door, self.classes = recipe, door, classes
         self.pool = PublicPool(public, recipe.public_weights, seed=seed)
         self.views = recipe.views(image_size)
@@ -46,6 +49,7 @@ class Game:
                 class_count=door.class_count,
                 channel_count=channel_count,
                 image_size=image_size,
+                latent_size=NOISE_SIZE + self.layout_cells,
                 width=recipe.generator_width,
             )
         else:
@@ -53,6 +57,7 @@ class Game:
                 code_count=recipe.code_count,
                 channel_count=channel_count,
                 image_size=image_size,
+                latent_size=NOISE_SIZE + self.layout_cells,
                 width=recipe.generator_width,
                 level_count=recipe.generator_levels,
             )
@@ -71,7 +76,8 @@ class Game:
         self.generator_optimiser = adam([*self.generator.parameters(), *self.code_classifier.parameters()])
         self.discriminator_optimiser = adam(self.discriminators.parameters())
         self.students = Students(recipe.students, width=recipe.student_width, learning_rate=2e-3, door=door)
-        self.snapshot_latents = self.draw_noise(snapshot_count(door.class_count) * len(classes))
+        self.snapshot_labels = torch.tensor(classes).repeat_interleave(snapshot_count(door.class_count))
+        self.snapshot_latents = self.draw_latents(self.snapshot_labels)
         self.snapshots: list[dict[str, Any]] = []
         self.diversity_caps = torch.zeros(door.class_count, device=machine.device())
         self.step = 0
@@ -80,6 +86,8 @@ class Game:
     def look_at_public(self, progress: Progress) -> None:
         """Weigh the public images for each class, and see how different two of a class are."""
         self.pool.look(self.door, self.views, progress)
+        if self.layout_cells:
+            self.snapshot_latents = self.draw_latents(self.snapshot_labels)
         if self.recipe.diversity_weight > 0:
             for label in range(self.door.class_count):
                 labels = torch.full((DISTANCE_COUNT,), label)
@@ -109,18 +117,34 @@ class Game:
             else:
                 value.copy_(present[name])
 
-    def draw_noise(self, count: int) -> Latents:
-        """Latents from N(0, I), drawn on the CPU: the same on every machine."""
-        return torch.randn(count, self.generator.latent_size).to(machine.device())
+    def draw_latents(self, labels: Labels) -> Latents:
+        """Noise from N(0, I), drawn on the CPU: the same on every machine; then any layouts.
 
-    def draw_latents(self) -> tuple[Latents, Labels, Labels]:
+        A label's layout is that of a public image as its class draws them.
+        """
+        noise = torch.randn(len(labels), self.generator.latent_size - self.layout_cells).to(machine.device())
+        if not self.layout_cells:
+            return noise
+        layouts = losses.layouts(self.draw_public(labels), side=self.recipe.layout_size)
+        return torch.cat([noise, layouts], dim=1)
+
+    def layout_loss(self, images: Images, latents: Latents) -> losses.Scalar:
+        """How far images in [-1, 1] stand from the layouts in their latents."""
+        return losses.layout_loss(
+            images,
+            latents[:, -self.layout_cells :],
+            side=self.recipe.layout_size,
+            tolerance=self.recipe.layout_tolerance,
+        )
+
+    def draw_batch(self) -> tuple[Latents, Labels, Labels]:
         """Latents, classes and codes of a batch; its two halves hold the same classes, evenly spread."""
         half = self.recipe.batch_size // 2
         rounds = math.ceil(half / len(self.classes))
         classes = torch.tensor(self.classes)
         labels = torch.cat([classes[torch.randperm(len(classes))] for _ in range(rounds)])[:half].repeat(2)
         codes = torch.randint(self.recipe.code_count, (2 * half,))
-        return self.draw_noise(2 * half), labels.to(machine.device()), codes.to(machine.device())
+        return self.draw_latents(labels), labels.to(machine.device()), codes.to(machine.device())
 
     def set_learning_rate(self, share_done: float) -> None:
         """Constant, then a straight fall to 5 % over the last `decay_share` of the steps."""
@@ -141,9 +165,13 @@ class Game:
 
     def keep_snapshot(self) -> None:
         """Keep what the generator draws now from the latents of all snapshots."""
-        labels = torch.tensor(self.classes).repeat_interleave(snapshot_count(self.door.class_count))
-        images = self.sample(self.snapshot_latents, labels)
-        snapshot = {"step": self.step, "seconds": self.seconds, "images": images, "labels": labels}
+        images = self.sample(self.snapshot_latents, self.snapshot_labels)
+        snapshot = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "images": images,
+            "labels": self.snapshot_labels,
+        }
         if isinstance(self.door, Surrogate):
             snapshot["queries"] = self.door.door.account.asked
         self.snapshots.append(snapshot)
@@ -156,7 +184,7 @@ class Game:
         """
         candidate_count = math.ceil(self.recipe.candidate_factor * count_per_class)
         labels = torch.tensor(self.classes).repeat_interleave(candidate_count)
-        images = self.sample(self.draw_noise(len(labels)), labels)
+        images = self.sample(self.draw_latents(labels), labels)
         unselected = None
         if candidate_count > count_per_class:
             unselected = images.unflatten(0, (-1, candidate_count))[:, :count_per_class].flatten(0, 1)

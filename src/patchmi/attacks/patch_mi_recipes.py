@@ -69,13 +69,13 @@ _BOUNDS: dict[str, tuple[Callable[[float], bool], str]] = {
     "1 or more": (
         lambda value: 1 <= value < math.inf,
         "step_count generator_width generator_levels code_count diversity_pooling student_width "
-        "student_interval candidate_factor",
+        "student_interval candidate_factor layout_size",
     ),
     "2 or more, for batch norm": (lambda value: value >= 2, "batch_size"),
     "0 or more": (
         lambda value: 0 <= value < math.inf,
         "attack_weight prior_weight batch_norm_weight diversity_weight diversity_share student_weight "
-        "student_warm_up code_weight",
+        "student_warm_up code_weight layout_weight layout_tolerance",
     ),
     "more than 0": (lambda value: 0 < value < math.inf, "learning_rate"),
     "a share from 0 to 1": (lambda value: 0 <= value <= 1, "decay_share prior_share smoothing"),
@@ -120,6 +120,12 @@ class Recipe:
     diversity_share: float = 0.7
     """Distance of two images of a class at which they differ enough, as a share of two public images'."""
     diversity_pooling: int = 2
+    layout_weight: float = 0.0
+    """Weight of keeping to the layout of a public image of the class; 0: pictures are given none."""
+    layout_size: int = 4
+    """Cells a side of a layout."""
+    layout_tolerance: float = 0.15
+    """By how much a cell may differ for nothing, of pixels in [-1, 1]."""
     public_weights: PublicWeights | None = None
     """How a class draws its public images; `None`: all alike."""
     prior_share: float = 0.0
@@ -203,6 +209,7 @@ RECIPES = {
         smoothing=0.1,
         batch_norm_weight=50.0,
         diversity_weight=20.0,
+        layout_weight=20.0,
         prior_weight=6.0,
         reduction="per_patch",
         public_weights=PublicWeights(),

@@ -25,6 +25,8 @@ from patchmi.networks import ARCHITECTURES
 from patchmi.target import BlackBox, answer_of
 from patchmi.types import Access, Bytes, Images, Labels, Progress, Reconstructions
 
+WITHOUT_LAYOUTS = replace(RECIPES["default"], layout_weight=0.0)
+"""Whether students in the target's place give a class the right layouts has not been measured."""
 ASKED_AT_ONCE = 64
 """Images of the generator that are sent at a time."""
 CANDIDATES = 4
@@ -60,7 +62,7 @@ class PatchTransfer(AbstractAttack):
 
     accesses: ClassVar[tuple[Access, ...]] = ("label", "score")
 
-    recipe: Recipe = RECIPES["default"]
+    recipe: Recipe = WITHOUT_LAYOUTS
     step_count: int | None = None
     public_share: float = 0.6
     vote_share: float = 0.1
@@ -137,6 +139,8 @@ class PatchTransfer(AbstractAttack):
             machine.restore_random_state(state["random"])
         elif self.uses_target:
             self._learn_from_public(surrogate, game, task.progress)
+        else:
+            game.look_at_public(task.progress)
 
         def after_step() -> None:
             if self.uses_target:
@@ -216,7 +220,7 @@ class PatchTransfer(AbstractAttack):
     def _most_informative(self, surrogate: Surrogate, game: Game, count: int) -> Images:
         """Of several times as many images, half by the students' disagreement, half at random."""
         labels = torch.arange(CANDIDATES * count) % surrogate.class_count
-        images = game.sample(game.draw_noise(len(labels)), labels).float() / 255
+        images = game.sample(game.draw_latents(labels), labels).float() / 255
         order = surrogate.disagreement(images.to(machine.device())).argsort(descending=True).cpu()
         others = order[count // 2 :]
         at_random = others[torch.randperm(len(others))[: count - count // 2]]
