@@ -224,7 +224,8 @@ def test_each_ablation_changes_nothing_but_its_own_term():
         PatchMI(batch_norm=False): {"batch_norm_weight": 0.0},
         PatchMI(diversity=False): {"diversity_weight": 0.0},
         PatchMI(students=False): {"students": ()},
-        PatchMI(weights=False): {"public_weights": None},
+        PatchMI(layouts=False): {"layout_weight": 0.0},
+        PatchMI(weights=False): {"public_weights": None, "layout_weight": 0.0},
         PatchMI(identity_loss="logit"): {"identity_loss": "logit"},
         PatchMI(crops="always"): {"public_weights": PublicWeights(crops="always")},
         PatchMI(selection=False): {"candidate_factor": 1.0},
@@ -673,6 +674,23 @@ def test_a_picture_is_drawn_for_the_layout_of_a_public_image_of_its_class(recipe
     # Of the two white halves in four pictures every cell is 2 off, .15 of which are free.
     assert float(game.layout_loss(black, latents)) == pytest.approx((2 - 0.15) / 4)
     assert game.sample(latents, labels % 1).shape == (4, channel_count, 16, 16)
+
+
+def test_the_layouts_of_many_pictures_are_drawn_like_those_of_few():
+    greys = torch.arange(3).reshape(-1, 1, 1, 1).expand(-1, 1, 16, 16) / 2
+    game = Game(thin("default"), WhiteBox(make_target()), [0, 1], greys)
+    game.pool.weights = torch.tensor([[0.0, 1, 0], [0.5, 0, 0.5]])
+    labels = torch.arange(2).repeat_interleave(2500)
+    first, second = game.draw_latents(labels)[:, 100:].chunk(2)
+    assert (first == 0).all()
+    assert second.unique().tolist() == [-1, 1]
+    assert second.mean() == pytest.approx(0, abs=0.1)
+
+
+def test_a_class_that_draws_all_public_images_alike_gets_no_layouts_but_the_control_does():
+    assert PatchMI().settings(32).layout_weight > 0
+    assert PatchMI(weights=False).settings(32).layout_weight == 0
+    assert PatchMI(weights=False).without_target().settings(32).layout_weight > 0
 
 
 def test_what_is_drawn_keeps_to_its_layout():

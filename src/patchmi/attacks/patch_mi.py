@@ -72,7 +72,7 @@ class PatchMI(AbstractAttack):
         batch_norm: Off: no batch-norm matching.
         diversity: Off: no mode seeking.
         layouts: Off: the generator draws from noise alone, and not for the layouts of public images.
-        weights: Off: every class draws all public images alike.
+        weights: Off: every class draws all public images alike, and gets no layouts from them.
         selection: Off: every image that is drawn in the end is kept.
         students: Off: no students of the target have a word.
         shard_count: Generators that share the classes, each of a part that is, together, like all of them.
@@ -136,7 +136,7 @@ class PatchMI(AbstractAttack):
             * self.uses_target,
             batch_norm_weight=recipe.batch_norm_weight * self.batch_norm * self.uses_target,
             diversity_weight=recipe.diversity_weight * self.diversity,
-            layout_weight=recipe.layout_weight * self.layouts,
+            layout_weight=recipe.layout_weight * self.layouts * self.weights,
             public_weights=self._weighing(recipe) if self.weights and self.uses_target else None,
             candidate_factor=recipe.candidate_factor if self.selection and self.uses_target else 1.0,
             students=recipe.students if self.students and self.uses_target else (),

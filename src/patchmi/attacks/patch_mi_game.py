@@ -30,6 +30,8 @@ DISTANCE_COUNT = 300
 """Pairs of public images of each class that are compared."""
 NOISE_SIZE = 100
 """Length of the noise in a latent vector, before the layout."""
+SEEN_AT_ONCE = 2048
+"""Public images whose layouts are taken at a time: the pictures of many classes are many."""
 
 
 class Game:
@@ -125,8 +127,9 @@ class Game:
         noise = torch.randn(len(labels), self.generator.latent_size - self.layout_cells).to(machine.device())
         if not self.layout_cells:
             return noise
-        layouts = losses.layouts(self.draw_public(labels), side=self.recipe.layout_size)
-        return torch.cat([noise, layouts], dim=1)
+        side = self.recipe.layout_size
+        layouts = [losses.layouts(self.draw_public(some), side=side) for some in labels.split(SEEN_AT_ONCE)]
+        return torch.cat([noise, torch.cat(layouts)], dim=1)
 
     def layout_loss(self, images: Images, latents: Latents) -> losses.Scalar:
         """How far images in [-1, 1] stand from the layouts in their latents."""
