@@ -447,8 +447,8 @@ def test_an_observer_hears_every_ten_steps_of_each_term_that_has_a_say():
         20: of_the_prior | of_the_target,
     }
     assert 0 < heard[0]["seconds"] < heard[10]["seconds"] < heard[20]["seconds"]
-    off = {"students": False, "batch_norm": False, "diversity": False, "layouts": False}
-    silent = losses_of(PatchMI(recipe, step_count=21, **off))
+    alone = PatchMI(recipe, step_count=21, students=False, batch_norm=False, diversity=False, layouts=False)
+    silent = losses_of(alone)
     assert set(silent[20]) == {"prior", "discriminator", "attack", "seconds"}
 
 
