@@ -224,8 +224,8 @@ def test_each_ablation_changes_nothing_but_its_own_term():
         PatchMI(batch_norm=False): {"batch_norm_weight": 0.0},
         PatchMI(diversity=False): {"diversity_weight": 0.0},
         PatchMI(students=False): {"students": ()},
-        PatchMI(layouts=False): {"layout_weight": 0.0},
-        PatchMI(weights=False): {"public_weights": None, "layout_weight": 0.0},
+        PatchMI(weights=False): {"public_weights": None},
+        PatchMI(layout_weight=9.0): {"layout_weight": 9.0},
         PatchMI(identity_loss="logit"): {"identity_loss": "logit"},
         PatchMI(crops="always"): {"public_weights": PublicWeights(crops="always")},
         PatchMI(selection=False): {"candidate_factor": 1.0},
@@ -404,9 +404,8 @@ def test_public_images_enter_in_the_generator_s_range():
 
 
 def test_before_the_first_step_the_target_has_had_no_word():
-    # Without layouts: they are those of public images that the target chose.
     first = [
-        answer(PatchMI(thin("default"), step_count=2, layouts=False, uses_target=uses_target)).snapshots[0]
+        answer(PatchMI(thin("default"), step_count=2, uses_target=uses_target)).snapshots[0]
         for uses_target in (True, False)
     ]
     assert first[0].step == 0
@@ -438,7 +437,7 @@ def losses_of(attack: PatchMI, target: Target | None = None) -> dict[int, dict[s
 
 def test_an_observer_hears_every_ten_steps_of_each_term_that_has_a_say():
     recipe = thin("default", **TWO_STUDENTS, prior_share=0.5, batch_size=8)
-    heard = losses_of(PatchMI(recipe, step_count=21))
+    heard = losses_of(PatchMI(recipe, step_count=21, layout_weight=20.0))
     of_the_prior = {"prior", "discriminator", "diversity", "layout", "seconds"}
     of_the_target = {"attack", "batch_norm", "students"}
     assert {step: set(losses) for step, losses in heard.items()} == {
@@ -447,8 +446,7 @@ def test_an_observer_hears_every_ten_steps_of_each_term_that_has_a_say():
         20: of_the_prior | of_the_target,
     }
     assert 0 < heard[0]["seconds"] < heard[10]["seconds"] < heard[20]["seconds"]
-    alone = PatchMI(recipe, step_count=21, students=False, batch_norm=False, diversity=False, layouts=False)
-    silent = losses_of(alone)
+    silent = losses_of(PatchMI(recipe, step_count=21, students=False, batch_norm=False, diversity=False))
     assert set(silent[20]) == {"prior", "discriminator", "attack", "seconds"}
 
 
@@ -561,8 +559,10 @@ def test_shapes_that_a_generator_cannot_draw_are_refused_before_any_work(recipe,
     assert door.queries.forward == 0
 
 
-def test_killed_within_the_second_class_it_goes_on_to_the_same_bytes(tmp_path):
-    attack, target = PatchMI(thin("paper-emnist", public_views=None), step_count=3), make_target()
+@pytest.mark.parametrize("layout_weight", [None, 20.0])
+def test_killed_within_the_second_class_it_goes_on_to_the_same_bytes(tmp_path, layout_weight):
+    recipe, target = thin("paper-emnist", public_views=None), make_target()
+    attack = PatchMI(recipe, step_count=3, layout_weight=layout_weight)
 
     def end_in_the_second_class(steps: Any, description: str) -> Any:
         for step in steps:
@@ -678,7 +678,7 @@ def test_a_picture_is_drawn_for_the_layout_of_a_public_image_of_its_class(recipe
 
 def test_the_layouts_of_many_pictures_are_drawn_like_those_of_few():
     greys = torch.arange(3).reshape(-1, 1, 1, 1).expand(-1, 1, 16, 16) / 2
-    game = Game(thin("default"), WhiteBox(make_target()), [0, 1], greys)
+    game = Game(thin("default", layout_weight=20.0), WhiteBox(make_target()), [0, 1], greys)
     game.pool.weights = torch.tensor([[0.0, 1, 0], [0.5, 0, 0.5]])
     labels = torch.arange(2).repeat_interleave(2500)
     first, second = game.draw_latents(labels)[:, 100:].chunk(2)
@@ -688,9 +688,9 @@ def test_the_layouts_of_many_pictures_are_drawn_like_those_of_few():
 
 
 def test_a_class_that_draws_all_public_images_alike_gets_no_layouts_but_the_control_does():
-    assert PatchMI().settings(32).layout_weight > 0
-    assert PatchMI(weights=False).settings(32).layout_weight == 0
-    assert PatchMI(weights=False).without_target().settings(32).layout_weight > 0
+    attack = PatchMI(layout_weight=20.0, weights=False)
+    assert attack.settings(32).layout_weight == 0
+    assert attack.without_target().settings(32).layout_weight == 20
 
 
 def test_what_is_drawn_keeps_to_its_layout():

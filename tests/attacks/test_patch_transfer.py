@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from patchmi.attacks import ClassPatchScale, PatchTransfer
+from patchmi.attacks import RECIPES, ClassPatchScale, PatchTransfer
 from patchmi.attacks.base import to_bytes
 from patchmi.attacks.patch_transfer import GENERATED, NO_VOTE_NOTE, PUBLIC, VOTES
 from patchmi.attacks.surrogate import Surrogate, even_shares
@@ -27,7 +27,7 @@ from patchmi.views import IDENTITY
 
 NAMES = ("a", "b", "c", "d")
 SHAPE = (1, 16, 16)
-THIN = dataclasses.replace(PatchTransfer().recipe, scales=(ClassPatchScale(width=8),), generator_width=4)
+THIN = dataclasses.replace(RECIPES["default"], scales=(ClassPatchScale(width=8),), generator_width=4)
 SHORT = PatchTransfer(THIN, step_count=10, student_width=4, fit_step_count=3)
 DOORS = {"label": LabelAccess, "score": ScoreAccess}
 

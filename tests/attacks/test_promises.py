@@ -72,7 +72,7 @@ BRIEF: dict[str, AbstractAttack] = {
         fit_step_count=30,
     ),
     "patch-transfer": PatchTransfer(
-        dataclasses.replace(PatchTransfer().recipe, public_weights=PublicWeights(crop_count=60)),
+        dataclasses.replace(RECIPES["default"], public_weights=PublicWeights(crop_count=60)),
         fit_step_count=4,
         student_width=4,
     ),

@@ -11,8 +11,7 @@ on random views v(x).
 Differs from the paper: public batches are drawn with replacement, so an epoch is a number of steps; the
 target's weights get no gradients. The recipe `default` goes further: one conditional generator for all
 classes, a patch discriminator that knows class and place, public images weighed by the target's word, a head
-start of the prior, batch-norm matching, mode seeking, layouts of public images, students, and a choice of the
-surest images.
+start of the prior, batch-norm matching, mode seeking, students, and a choice of the surest images.
 """
 
 import time
@@ -59,6 +58,8 @@ class PatchMI(AbstractAttack):
         recipe: `default`, a published recipe's name, or a `Recipe` of your own.
         step_count: Steps of each generator, instead of the recipe's.
         attack_weight: λ, the weight of the target's word, instead of the recipe's.
+        layout_weight: Weight of keeping to the layout of a public image of the class, instead of the recipe's
+            0; 20 draws better photographs and worse digits (`docs/experiments.md`, "Layouts").
         n_codes: Values of the InfoGAN code, instead of the recipe's; above 1 a network Q learns to read it.
         reduction: `mean_logit` or `per_patch`, instead of the recipe's.
         crops: When random crops of the public images stand beside them, instead of the recipe's;
@@ -71,7 +72,6 @@ class PatchMI(AbstractAttack):
         coordinates: Off: the patch discriminators do not know where a patch stands.
         batch_norm: Off: no batch-norm matching.
         diversity: Off: no mode seeking.
-        layouts: Off: the generator draws from noise alone, and not for the layouts of public images.
         weights: Off: every class draws all public images alike, and gets no layouts from them.
         selection: Off: every image that is drawn in the end is kept.
         students: Off: no students of the target have a word.
@@ -84,6 +84,7 @@ class PatchMI(AbstractAttack):
     recipe: RecipeName | Recipe = "default"
     step_count: int | None = None
     attack_weight: float | None = None
+    layout_weight: float | None = None
     n_codes: int | None = None
     reduction: losses.PatchReduction | None = None
     crops: Crops | None = None
@@ -94,7 +95,6 @@ class PatchMI(AbstractAttack):
     coordinates: bool = True
     batch_norm: bool = True
     diversity: bool = True
-    layouts: bool = True
     weights: bool = True
     selection: bool = True
     students: bool = True
@@ -136,7 +136,8 @@ class PatchMI(AbstractAttack):
             * self.uses_target,
             batch_norm_weight=recipe.batch_norm_weight * self.batch_norm * self.uses_target,
             diversity_weight=recipe.diversity_weight * self.diversity,
-            layout_weight=recipe.layout_weight * self.layouts * self.weights,
+            layout_weight=(recipe.layout_weight if self.layout_weight is None else self.layout_weight)
+            * self.weights,
             public_weights=self._weighing(recipe) if self.weights and self.uses_target else None,
             candidate_factor=recipe.candidate_factor if self.selection and self.uses_target else 1.0,
             students=recipe.students if self.students and self.uses_target else (),

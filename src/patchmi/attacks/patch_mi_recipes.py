@@ -209,7 +209,6 @@ RECIPES = {
         smoothing=0.1,
         batch_norm_weight=50.0,
         diversity_weight=20.0,
-        layout_weight=20.0,
         prior_weight=6.0,
         reduction="per_patch",
         public_weights=PublicWeights(),

@@ -25,8 +25,6 @@ from patchmi.networks import ARCHITECTURES
 from patchmi.target import BlackBox, answer_of
 from patchmi.types import Access, Bytes, Images, Labels, Progress, Reconstructions
 
-WITHOUT_LAYOUTS = replace(RECIPES["default"], layout_weight=0.0)
-"""Whether students in the target's place give a class the right layouts has not been measured."""
 ASKED_AT_ONCE = 64
 """Images of the generator that are sent at a time."""
 CANDIDATES = 4
@@ -62,7 +60,7 @@ class PatchTransfer(AbstractAttack):
 
     accesses: ClassVar[tuple[Access, ...]] = ("label", "score")
 
-    recipe: Recipe = WITHOUT_LAYOUTS
+    recipe: Recipe = RECIPES["default"]
     step_count: int | None = None
     public_share: float = 0.6
     vote_share: float = 0.1
