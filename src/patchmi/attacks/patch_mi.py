@@ -59,7 +59,7 @@ class PatchMI(AbstractAttack):
         step_count: Steps of each generator, instead of the recipe's.
         attack_weight: λ, the weight of the target's word, instead of the recipe's.
         layout_weight: Weight of keeping to the layout of a public image of the class, instead of the recipe's
-            0; 20 draws better photographs and worse digits (`docs/experiments.md`, "Layouts").
+            0; at 20 small photographs were better, a demo's digits worse (`docs/experiments.md`, "Layouts").
         n_codes: Values of the InfoGAN code, instead of the recipe's; above 1 a network Q learns to read it.
         reduction: `mean_logit` or `per_patch`, instead of the recipe's.
         crops: When random crops of the public images stand beside them, instead of the recipe's;

@@ -88,7 +88,7 @@ class Game:
     def look_at_public(self, progress: Progress) -> None:
         """Weigh the public images for each class, and see how different two of a class are."""
         self.pool.look(self.door, self.views, progress)
-        if self.layout_cells:
+        if self.layout_cells:  # as the classes draw them from now on
             self.snapshot_latents = self.draw_latents(self.snapshot_labels)
         if self.recipe.diversity_weight > 0:
             for label in range(self.door.class_count):

@@ -56,32 +56,35 @@ class PublicWeights:
     """Crops of a generation, at most 20 for each image."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.sharpness < math.inf or not 0 < self.entropy_weight < math.inf:
-            raise ValueError(
-                f"sharpness {self.sharpness:g}, entropy_weight {self.entropy_weight:g}: give 0 or more, and "
-                "more than 0"
-            )
-        if self.crop_count < 1:
-            raise ValueError(f"crop_count is {self.crop_count}: give 1 or more")
+        _refuse_unfit(self)
 
 
 _BOUNDS: dict[str, tuple[Callable[[float], bool], str]] = {
     "1 or more": (
         lambda value: 1 <= value < math.inf,
         "step_count generator_width generator_levels code_count diversity_pooling student_width "
-        "student_interval candidate_factor layout_size",
+        "student_interval candidate_factor layout_size crop_count",
     ),
     "2 or more, for batch norm": (lambda value: value >= 2, "batch_size"),
     "0 or more": (
         lambda value: 0 <= value < math.inf,
         "attack_weight prior_weight batch_norm_weight diversity_weight diversity_share student_weight "
-        "student_warm_up code_weight layout_weight layout_tolerance",
+        "student_warm_up code_weight layout_weight layout_tolerance sharpness",
     ),
-    "more than 0": (lambda value: 0 < value < math.inf, "learning_rate"),
+    "more than 0": (lambda value: 0 < value < math.inf, "learning_rate entropy_weight"),
     "a share from 0 to 1": (lambda value: 0 <= value <= 1, "decay_share prior_share smoothing"),
     "0 or more, and less than 1": (lambda value: 0 <= value < 1, "average_decay"),
 }
-"""What to give, what fits, and the fields of a recipe that it is said of; NaN fits none."""
+"""What to give, what fits, and the fields that it is said of; NaN fits none."""
+
+
+def _refuse_unfit(settings: "Recipe | PublicWeights") -> None:
+    """Refuse the first number that is out of its bounds."""
+    for wanted, (fits, names) in _BOUNDS.items():
+        for name in names.split():
+            value = vars(settings).get(name)
+            if value is not None and not fits(value):
+                raise ValueError(f"{name} is {value:g}: give {wanted}")
 
 
 @dataclass(frozen=True)
@@ -148,11 +151,7 @@ class Recipe:
     code_weight: float = 0.3
 
     def __post_init__(self) -> None:
-        for wanted, (fits, names) in _BOUNDS.items():
-            for name in names.split():
-                value = getattr(self, name)
-                if value is not None and not fits(value):
-                    raise ValueError(f"{name} is {value:g}: give {wanted}")
+        _refuse_unfit(self)
         if self.step_count is None and self.epoch_count < 1:
             raise ValueError(f"epoch_count is {self.epoch_count}: give 1 or more, or a step_count")
 
