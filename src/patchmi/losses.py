@@ -181,15 +181,14 @@ def batch_norm_loss(moments: Sequence[Moments], *, epsilon: float = 1e-5) -> Sca
 
     Differs from the paper: distances are relative to the running variance, so that every layer weighs alike.
     """
-    distances = []
-    for layer in moments:
-        running_variance = layer.running_variance + epsilon
-        running_deviation = running_variance.sqrt()
-        mean_shift = (layer.batch_mean - layer.running_mean).square() / running_variance
-        deviation = (layer.batch_variance + epsilon).sqrt()
-        deviation_shift = (deviation - running_deviation).square() / running_variance
-        distances.append((mean_shift + deviation_shift).mean())
-    return torch.stack(distances).mean()
+    # All layers side by side: a network has many, each with few channels.
+    joined = Moments(*(torch.cat(part) for part in zip(*moments, strict=True)))
+    running_variance = joined.running_variance + epsilon
+    mean_shift = (joined.batch_mean - joined.running_mean).square()
+    deviation_shift = ((joined.batch_variance + epsilon).sqrt() - running_variance.sqrt()).square()
+    distances = (mean_shift + deviation_shift) / running_variance
+    of_layers = distances.split([len(layer.running_mean) for layer in moments])
+    return torch.stack([distance.mean() for distance in of_layers]).mean()
 
 
 def batch_norm_distance(moments: Sequence[Moments]) -> Scalar:

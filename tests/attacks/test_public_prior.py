@@ -50,6 +50,20 @@ def test_weights_move_to_the_remembered_moments() -> None:
     torch.testing.assert_close(weights[:2].mean(), weights[0])
 
 
+def test_every_layer_s_memory_is_kept_to_however_many_channels_it_has() -> None:
+    """Four images, 0 or 1 to either of two layers, which remember other means; the second sees them twice."""
+    first, second = torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0])
+    twice = Moments(
+        torch.stack([second, 1 - second], dim=1),
+        torch.zeros(4, 2),
+        torch.tensor([0.3, 0.7]),
+        torch.full((2,), 0.21),
+    )
+    weights = tilt(EVEN, [layer_of(first, mean=0.8, variance=0.16), twice], entropy_weight=1e-4)
+    assert float(weights @ first) == pytest.approx(0.8, abs=0.01)
+    assert float(weights @ second) == pytest.approx(0.3, abs=0.01)
+
+
 def test_a_dear_entropy_keeps_the_weights_even() -> None:
     values = torch.tensor([0.0, 0.0, 1.0, 1.0])
     layer = layer_of(values, mean=0.8, variance=0.16)
