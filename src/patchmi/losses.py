@@ -248,6 +248,12 @@ def layouts(images: Images, *, side: int) -> Float[Tensor, "n cells"]:
     return F.adaptive_avg_pool2d(images.float(), side).flatten(1)
 
 
+def cell_ranges(images: Images, *, side: int) -> Float[Tensor, "n rows columns"]:
+    """Largest less smallest pixel of each of `side` × `side` cells, in the channel where it is most."""
+    ranges = F.adaptive_max_pool2d(images, side) + F.adaptive_max_pool2d(-images, side)
+    return ranges.amax(dim=1)
+
+
 def layout_loss(images: Images, wanted: Float[Tensor, "n cells"], *, side: int, tolerance: float) -> Scalar:
     """max(0, |layout of an image - the one it was given| - tolerance), averaged over cells and images.
 

@@ -12,6 +12,7 @@ from patchmi.attacks import RECIPES, ClassPatchScale, PatchMI, PatchScale, Publi
 from patchmi.attacks.base import snapshot_count
 from patchmi.attacks.patch_mi import play
 from patchmi.attacks.patch_mi_game import Game
+from patchmi.attacks.public_pool import PublicPool
 from patchmi.attacks.public_prior import TILT_STEPS
 from patchmi.networks import ARCHITECTURES, CodeClassifier
 from patchmi.runs import open_run
@@ -49,7 +50,8 @@ def make_target(
 
 
 def thin(recipe: str, **changes: Any) -> Recipe:
-    """A recipe with few channels; unless asked for, without students, head start, selection and crops."""
+    """A recipe with few channels; unless asked for, without students, head start, selection, layouts
+    and crops."""
     full = RECIPES[recipe]
     scales = tuple(dataclasses.replace(scale, width=8) for scale in full.scales)
     small = {
@@ -58,6 +60,7 @@ def thin(recipe: str, **changes: Any) -> Recipe:
         "students": (),
         "prior_share": 0.0,
         "candidate_factor": 1.0,
+        "layouts": "never",
         "public_weights": full.public_weights and PublicWeights(crops="never"),
     }
     return dataclasses.replace(full, **{**small, **changes})
@@ -81,7 +84,7 @@ def test_a_paper_recipe_has_the_published_numbers(name):
     assert recipe.scales == (PatchScale(*scale),)
     assert (recipe.generator_width, recipe.learning_rate, recipe.decay_share) == (64, 1e-3, 0)
     assert (recipe.code_weight, recipe.prior_weight, recipe.reduction) == (0.3, 1, "mean_logit")
-    assert (recipe.batch_norm_weight, recipe.diversity_weight, recipe.layout_weight) == (0, 0, 0)
+    assert (recipe.batch_norm_weight, recipe.diversity_weight, recipe.layouts) == (0, 0, "never")
     assert (recipe.is_conditional, recipe.step_count) == (False, None)
 
 
@@ -224,8 +227,8 @@ def test_each_ablation_changes_nothing_but_its_own_term():
         PatchMI(batch_norm=False): {"batch_norm_weight": 0.0},
         PatchMI(diversity=False): {"diversity_weight": 0.0},
         PatchMI(students=False): {"students": ()},
-        PatchMI(weights=False): {"public_weights": None},
-        PatchMI(layout_weight=9.0): {"layout_weight": 9.0},
+        PatchMI(weights=False): {"public_weights": None, "layouts": "never"},
+        PatchMI(layouts="always"): {"layouts": "always"},
         PatchMI(identity_loss="logit"): {"identity_loss": "logit"},
         PatchMI(crops="always"): {"public_weights": PublicWeights(crops="always")},
         PatchMI(selection=False): {"candidate_factor": 1.0},
@@ -437,7 +440,7 @@ def losses_of(attack: PatchMI, target: Target | None = None) -> dict[int, dict[s
 
 def test_an_observer_hears_every_ten_steps_of_each_term_that_has_a_say():
     recipe = thin("default", **TWO_STUDENTS, prior_share=0.5, batch_size=8)
-    heard = losses_of(PatchMI(recipe, step_count=21, layout_weight=20.0))
+    heard = losses_of(PatchMI(recipe, step_count=21, layouts="always"))
     of_the_prior = {"prior", "discriminator", "diversity", "layout", "seconds"}
     of_the_target = {"attack", "batch_norm", "students"}
     assert {step: set(losses) for step, losses in heard.items()} == {
@@ -559,10 +562,10 @@ def test_shapes_that_a_generator_cannot_draw_are_refused_before_any_work(recipe,
     assert door.queries.forward == 0
 
 
-@pytest.mark.parametrize("layout_weight", [None, 20.0])
-def test_killed_within_the_second_class_it_goes_on_to_the_same_bytes(tmp_path, layout_weight):
+@pytest.mark.parametrize("layouts", [None, "always"])
+def test_killed_within_the_second_class_it_goes_on_to_the_same_bytes(tmp_path, layouts):
     recipe, target = thin("paper-emnist", public_views=None), make_target()
-    attack = PatchMI(recipe, step_count=3, layout_weight=layout_weight)
+    attack = PatchMI(recipe, step_count=3, layouts=layouts)
 
     def end_in_the_second_class(steps: Any, description: str) -> Any:
         for step in steps:
@@ -663,7 +666,7 @@ def test_a_picture_is_drawn_for_the_layout_of_a_public_image_of_its_class(recipe
     target = make_target(channel_count=channel_count)
     halves = torch.zeros(2, channel_count, 16, 16)
     halves[1, :, :, :8] = 1
-    game = Game(thin(recipe, layout_weight=20.0, public_views=None), WhiteBox(target), [0, 1], halves)
+    game = Game(thin(recipe, layouts="always", public_views=None), WhiteBox(target), [0, 1], halves)
     game.pool.weights = torch.eye(2)
     labels = torch.tensor([0, 1, 1, 0])
     latents = game.draw_latents(labels)
@@ -676,9 +679,44 @@ def test_a_picture_is_drawn_for_the_layout_of_a_public_image_of_its_class(recipe
     assert game.sample(latents, labels).shape == (4, channel_count, 16, 16)
 
 
+@pytest.mark.parametrize(("layouts", "given_to_drawings"), [("never", 0), ("filled", 0), ("always", 16)])
+def test_by_default_layouts_are_given_where_public_images_fill_their_frames(layouts, given_to_drawings):
+    """A drawing leaves one cell of sixteen blank, next to nothing a photograph leaves flat."""
+    grey = 0.3 + 0.1 * torch.rand(50, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    drawings = grey.clone()
+    drawings[:, :, 4:8, 12:16] = 0.5
+    recipe, door = thin("default", layouts=layouts), WhiteBox(make_target())
+    assert Game(recipe, door, [0, 1], drawings).layout_cells == given_to_drawings
+    assert Game(recipe, door, [0, 1], grey).layout_cells == (0 if layouts == "never" else 16)
+    drawings[:10] = grey[:10]  # 1 of 16 cells in 40 of 50 images: .05 exactly, which is not below it
+    assert Game(recipe, door, [0, 1], drawings).layout_cells == given_to_drawings
+    drawings[:11] = grey[:11]
+    assert Game(recipe, door, [0, 1], drawings).layout_cells == (0 if layouts == "never" else 16)
+    assert RECIPES["default"].layouts == "filled"
+
+
+def test_a_cell_is_blank_where_no_channel_changes_in_it():
+    images = torch.zeros(1, 3, 16, 16)
+    images[0, 2, 0, 0] = 0.5
+    images[0, :, 15, 15] = 0.01
+    pool = PublicPool(images, None, seed=0)
+    assert pool.blank_share(side=4) == 15 / 16
+
+
+def test_a_reader_is_told_of_layouts_once():
+    attack = PatchMI(thin("paper-mnist", public_views=None), step_count=1)
+    told = {
+        layouts: [
+            note for note in answer(dataclasses.replace(attack, layouts=layouts)).notes if "layout" in note
+        ]
+        for layouts in ("never", "always")
+    }
+    assert [len(notes) for notes in told.values()] == [0, 1]
+
+
 def test_the_layouts_of_many_pictures_are_drawn_like_those_of_few():
     greys = torch.arange(3).reshape(-1, 1, 1, 1).expand(-1, 1, 16, 16) / 2
-    game = Game(thin("default", layout_weight=20.0), WhiteBox(make_target()), [0, 1], greys)
+    game = Game(thin("default", layouts="always"), WhiteBox(make_target()), [0, 1], greys)
     game.pool.weights = torch.tensor([[0.0, 1, 0], [0.5, 0, 0.5]])
     labels = torch.arange(2).repeat_interleave(2500)
     first, second = game.draw_latents(labels)[:, 100:].chunk(2)
@@ -688,9 +726,9 @@ def test_the_layouts_of_many_pictures_are_drawn_like_those_of_few():
 
 
 def test_a_class_that_draws_all_public_images_alike_gets_no_layouts_but_the_control_does():
-    attack = PatchMI(layout_weight=20.0, weights=False)
-    assert attack.settings(32).layout_weight == 0
-    assert attack.without_target().settings(32).layout_weight == 20
+    attack = PatchMI(layouts="always", weights=False)
+    assert attack.settings(32).layouts == "never"
+    assert attack.without_target().settings(32).layouts == "always"
 
 
 def test_what_is_drawn_keeps_to_its_layout():
@@ -699,7 +737,8 @@ def test_what_is_drawn_keeps_to_its_layout():
     halves[0, :, :, :8] = halves[1, :, :, 8:] = 1
     distances = []
     for layout_weight in (0.01, 20.0):
-        recipe = thin("default", layout_weight=layout_weight, batch_size=16, public_weights=None)
+        changes = {"layouts": "always", "layout_weight": layout_weight}
+        recipe = thin("default", **changes, batch_size=16, public_weights=None)
         torch.manual_seed(0)
         game = Game(recipe, WhiteBox(make_target()), [0, 1], halves)
         play(

@@ -245,6 +245,12 @@ def test_without_the_target_two_images_of_a_class_must_differ_all_the_same(targe
     assert heard[0]["diversity"] > 0.2
 
 
+def test_layouts_are_given_only_if_they_are_asked_for():
+    assert PatchTransfer().settings().layouts == "never"
+    asked = dataclasses.replace(RECIPES["default"], layouts="always")
+    assert PatchTransfer(asked).settings().layouts == "always"
+
+
 def test_it_wants_a_black_box_and_says_so(target, public):
     with pytest.raises(AccessDenied, match="PatchTransfer needs label or score access, not white-box"):
         SHORT(WhiteBox(target), public)

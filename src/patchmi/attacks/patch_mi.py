@@ -10,8 +10,8 @@ on random views v(x).
 
 Differs from the paper: public batches are drawn with replacement, so an epoch is a number of steps; the
 target's weights get no gradients. The recipe `default` goes further: one conditional generator for all
-classes, a patch discriminator that knows class and place, public images weighed by the target's word, a head
-start of the prior, batch-norm matching, mode seeking, students, and a choice of the surest images.
+classes, a patch discriminator that knows class and place, public images weighed by the target's word, their
+layouts, a head start of the prior, batch-norm matching, mode seeking, students, and a choice of the surest.
 """
 
 import time
@@ -37,6 +37,7 @@ from patchmi.attacks.patch_mi_recipes import (
     RECIPES,
     ClassPatchScale,
     Crops,
+    Layouts,
     PatchScale,
     PublicWeights,
     Recipe,
@@ -47,8 +48,6 @@ from patchmi.target import WhiteBox
 from patchmi.types import Images, Labels, Observer, Progress, Reconstructions, unobserved
 from patchmi.views import IDENTITY, Views, blurred_views
 
-CROPS_NOTE = "Random crops of the public images stood beside them: more images that speak for a class."
-
 
 @dataclass(frozen=True)
 class PatchMI(AbstractAttack):
@@ -58,8 +57,8 @@ class PatchMI(AbstractAttack):
         recipe: `default`, a published recipe's name, or a `Recipe` of your own.
         step_count: Steps of each generator, instead of the recipe's.
         attack_weight: λ, the weight of the target's word, instead of the recipe's.
-        layout_weight: Weight of keeping to the layout of a public image of the class, instead of the recipe's
-            0; at 20 small photographs were better, a demo's digits worse (`docs/experiments.md`, "Layouts").
+        layouts: When a picture is given the layout of a public image of its class, instead of the recipe's;
+            `filled`: if these fill their frames (`docs/experiments.md`, "Layouts").
         n_codes: Values of the InfoGAN code, instead of the recipe's; above 1 a network Q learns to read it.
         reduction: `mean_logit` or `per_patch`, instead of the recipe's.
         crops: When random crops of the public images stand beside them, instead of the recipe's;
@@ -84,7 +83,7 @@ class PatchMI(AbstractAttack):
     recipe: RecipeName | Recipe = "default"
     step_count: int | None = None
     attack_weight: float | None = None
-    layout_weight: float | None = None
+    layouts: Layouts | None = None
     n_codes: int | None = None
     reduction: losses.PatchReduction | None = None
     crops: Crops | None = None
@@ -136,8 +135,7 @@ class PatchMI(AbstractAttack):
             * self.uses_target,
             batch_norm_weight=recipe.batch_norm_weight * self.batch_norm * self.uses_target,
             diversity_weight=recipe.diversity_weight * self.diversity,
-            layout_weight=(recipe.layout_weight if self.layout_weight is None else self.layout_weight)
-            * self.weights,
+            layouts=(self.layouts or recipe.layouts) if self.weights else "never",
             public_weights=self._weighing(recipe) if self.weights and self.uses_target else None,
             candidate_factor=recipe.candidate_factor if self.selection and self.uses_target else 1.0,
             students=recipe.students if self.students and self.uses_target else (),
@@ -215,8 +213,7 @@ class PatchMI(AbstractAttack):
                     first_step=group * step_count,
                 )
             answers.append(game.answer(task.count_per_class))
-            if game.pool.has_crops and CROPS_NOTE not in notes:
-                notes = (*notes, CROPS_NOTE)
+            notes = (*notes, *(note for note in game.notes if note not in notes))
         labels = torch.cat([answer["labels"] for answer in answers])
         order = labels.argsort(stable=True)
 

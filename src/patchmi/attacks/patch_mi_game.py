@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from patchmi import losses, machine
 from patchmi.attacks.base import snapshot_count
 from patchmi.attacks.patch_mi_recipes import ClassPatchScale, PatchScale, Recipe
-from patchmi.attacks.public_pool import PublicPool
+from patchmi.attacks.public_pool import SEEN_AT_ONCE, PublicPool
 from patchmi.attacks.students import Students
 from patchmi.attacks.surrogate import Surrogate
 from patchmi.networks import (
@@ -30,8 +30,11 @@ DISTANCE_COUNT = 300
 """Pairs of public images of each class that are compared."""
 NOISE_SIZE = 100
 """Length of the noise in a latent vector, before the layout."""
-SEEN_AT_ONCE = 2048
-"""Public images whose layouts are taken at a time: the pictures of many classes are many."""
+FILLED_BELOW = 0.05
+"""Share of blank cells below which images fill their frames: photographs have .01, drawings .1 to .4."""
+
+CROPS_NOTE = "Random crops of the public images stood beside them: more images that speak for a class."
+LAYOUTS_NOTE = "Each picture was given the layout of a public image: its averages over a few large cells."
 
 
 class Game:
@@ -41,9 +44,9 @@ class Game:
         self, recipe: Recipe, door: WhiteBox | Surrogate, classes: list[int], public: Images, *, seed: int = 0
     ) -> None:
         channel_count, image_size, _ = door.image_shape
-        self.layout_cells = channel_count * recipe.layout_size**2 if recipe.layout_weight > 0 else 0
         self.recipe, self.door, self.classes = recipe, door, classes
         self.pool = PublicPool(public, recipe.public_weights, seed=seed)
+        self.layout_cells = channel_count * recipe.layout_size**2 * self._gives_layouts()
         self.views = recipe.views(image_size)
         self.public_views = recipe.public_views(image_size) if recipe.public_views else nn.Identity()
         if recipe.is_conditional:
@@ -84,6 +87,12 @@ class Game:
         self.diversity_caps = torch.zeros(door.class_count, device=machine.device())
         self.step = 0
         self.seconds = 0.0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of how it is played."""
+        notes = {CROPS_NOTE: self.pool.has_crops, LAYOUTS_NOTE: self.layout_cells > 0}
+        return tuple(note for note, is_so in notes.items() if is_so)
 
     def look_at_public(self, progress: Progress) -> None:
         """Weigh the public images for each class, and see how different two of a class are."""
@@ -130,6 +139,12 @@ class Game:
         side = self.recipe.layout_size
         layouts = [losses.layouts(self.draw_public(some), side=side) for some in labels.split(SEEN_AT_ONCE)]
         return torch.cat([noise, torch.cat(layouts)], dim=1)
+
+    def _gives_layouts(self) -> bool:
+        """Whether pictures get layouts: where images are ink on nothing, an empty one forbids the ink."""
+        if self.recipe.layouts == "filled":
+            return self.pool.blank_share(side=self.recipe.layout_size) < FILLED_BELOW
+        return self.recipe.layouts == "always"
 
     def layout_loss(self, images: Images, latents: Latents) -> losses.Scalar:
         """How far images in [-1, 1] stand from the layouts in their latents."""

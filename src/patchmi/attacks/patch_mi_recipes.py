@@ -20,6 +20,7 @@ from patchmi.views import (
 RecipeName = Literal["default", "paper-mnist", "paper-emnist", "paper-cifar10", "paper-celeba"]
 
 Crops = Literal["never", "starving", "always"]
+Layouts = Literal["never", "filled", "always"]
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,10 @@ class Recipe:
     diversity_share: float = 0.7
     """Distance of two images of a class at which they differ enough, as a share of two public images'."""
     diversity_pooling: int = 2
-    layout_weight: float = 0.0
-    """Weight of keeping to the layout of a public image of the class; 0: pictures are given none."""
+    layouts: Layouts = "never"
+    """When pictures get the layout of a public image of their class; `filled`: if those fill their frames."""
+    layout_weight: float = 20.0
+    """Weight of keeping to a layout that was given."""
     layout_size: int = 4
     """Cells a side of a layout."""
     layout_tolerance: float = 0.15
@@ -215,6 +218,7 @@ RECIPES = {
         average_decay=0.98,
         candidate_factor=1.5,
         students=("vgg6", "lenet"),
+        layouts="filled",
     ),
     "paper-mnist": _paper(
         "paper-mnist",

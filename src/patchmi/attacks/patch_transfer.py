@@ -17,7 +17,7 @@ from torch import Tensor
 
 from patchmi import machine
 from patchmi.attacks.base import AbstractAttack, Task, merge_snapshots, to_bytes
-from patchmi.attacks.patch_mi import CROPS_NOTE, play
+from patchmi.attacks.patch_mi import play
 from patchmi.attacks.patch_mi_game import Game
 from patchmi.attacks.patch_mi_recipes import RECIPES, Recipe
 from patchmi.attacks.surrogate import Surrogate
@@ -46,7 +46,8 @@ class PatchTransfer(AbstractAttack):
     """Patch-MI against students of a black box.
 
     Args:
-        recipe: Of the generator; terms that need the target's inside are left out.
+        recipe: Of the generator; terms that need the target's inside are left out, and layouts unless they
+            are `always` given: students that know little yet would choose them of wrong classes.
         step_count: Steps of the generator, instead of the recipe's.
         public_share: Share of the budget for answers about public images.
         vote_share: Share of the budget for the choice of the final images, if that is a vote on each;
@@ -94,6 +95,7 @@ class PatchTransfer(AbstractAttack):
             attack_weight=(self.recipe.attack_weight + self.recipe.student_weight) * self.uses_target,
             students=(),
             batch_norm_weight=0.0,
+            layouts="always" if self.recipe.layouts == "always" else "never",
             public_weights=self.recipe.public_weights if self.uses_target else None,
             candidate_factor=self.recipe.candidate_factor if self.uses_target else 1.0,
         )
@@ -166,15 +168,13 @@ class PatchTransfer(AbstractAttack):
                 first_step=0,
             )
         answer, notes = self._chosen(surrogate, game, task, copies=copies)
-        if game.pool.has_crops:
-            notes = (*notes, CROPS_NOTE)
         labels, unselected = answer["labels"], answer["unselected"]
         return Reconstructions(
             answer["images"].float() / 255,
             labels,
             torch.full_like(labels, task.seed),
             merge_snapshots([answer]),
-            notes,
+            (*notes, *game.notes),
             None if unselected is None else unselected.float() / 255,
         )
 

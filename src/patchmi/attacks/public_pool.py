@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchmi import machine
+from patchmi import losses, machine
 from patchmi.attacks.patch_mi_recipes import PublicWeights
 from patchmi.attacks.public_prior import (
     Parents,
@@ -30,6 +30,11 @@ GENERATION_COUNT = 2
 """First crops of any image, then children of those that the classes draw."""
 STARVING_COUNT = 50
 """Images that a class draws from in effect, in the median over classes, below which crops are wanted."""
+
+BLANK_BELOW = 0.02
+"""Difference of a cell's pixels, in [0, 1], below which they are alike."""
+SEEN_AT_ONCE = 2048
+"""Public images whose layouts are looked at at a time, or memory would grow with their number."""
 
 
 class PublicPool:
@@ -79,6 +84,11 @@ class PublicPool:
             description = f"The target looks at crops of them, {generation} of {GENERATION_COUNT}"
             self.weights = weigh(answers.and_of(look(crops, description=description)))
             parents = parents_of(self.weights, count=self._crop_count, seed=self.seed)
+
+    def blank_share(self, *, side: int) -> float:
+        """Share of a grid's `side` × `side` cells in which nothing stands: all their pixels are alike."""
+        ranges = [losses.cell_ranges(some, side=side) for some in self.images.split(SEEN_AT_ONCE)]
+        return float((torch.cat(ranges) < BLANK_BELOW).float().mean())
 
     def draw(self, labels: Int[Tensor, " batch"]) -> Float[Tensor, "batch channels height width"]:
         """Draw one image for each label, as its class does."""
