@@ -35,7 +35,7 @@ COLUMNS = (
     Column("seconds", "Time", "Cost"),
     Column("images", "Images asked", "Cost"),
 )
-"""All columns of numbers, in their order; the verdict follows them."""
+"""All columns of numbers, in their order; the verdict stands before them."""
 
 COLUMN_MEANINGS = {
     "judge_top1": (
