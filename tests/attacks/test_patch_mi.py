@@ -8,11 +8,19 @@ from typing import Any
 import pytest
 import torch
 
-from patchmi.attacks import RECIPES, ClassPatchScale, PatchMI, PatchScale, PublicWeights, Recipe
+from patchmi.attacks import (
+    RECIPES,
+    ClassPatchScale,
+    PatchMI,
+    PatchScale,
+    PublicWeights,
+    Recipe,
+    public_prior,
+)
 from patchmi.attacks.base import snapshot_count
 from patchmi.attacks.patch_mi import play
 from patchmi.attacks.patch_mi_game import Game
-from patchmi.attacks.public_pool import PublicPool
+from patchmi.attacks.public_pool import blank_share
 from patchmi.attacks.public_prior import TILT_STEPS
 from patchmi.networks import ARCHITECTURES, CodeClassifier
 from patchmi.runs import open_run
@@ -681,16 +689,16 @@ def test_a_picture_is_drawn_for_the_layout_of_a_public_image_of_its_class(recipe
 
 @pytest.mark.parametrize(("layouts", "given_to_drawings"), [("never", 0), ("filled", 0), ("always", 16)])
 def test_by_default_layouts_are_given_where_public_images_fill_their_frames(layouts, given_to_drawings):
-    """A drawing leaves one cell of sixteen blank, next to nothing a photograph leaves flat."""
-    grey = 0.3 + 0.1 * torch.rand(50, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    """A drawing leaves one cell of sixteen blank, a photograph none."""
+    grey = 0.3 + 0.3 * torch.rand(50, 1, 16, 16, generator=torch.Generator().manual_seed(1))
     drawings = grey.clone()
     drawings[:, :, 4:8, 12:16] = 0.5
     recipe, door = thin("default", layouts=layouts), WhiteBox(make_target())
     assert Game(recipe, door, [0, 1], drawings).layout_cells == given_to_drawings
     assert Game(recipe, door, [0, 1], grey).layout_cells == (0 if layouts == "never" else 16)
-    drawings[:10] = grey[:10]  # 1 of 16 cells in 40 of 50 images: .05 exactly, which is not below it
+    drawings[:9] = grey[:9]  # a share of .051
     assert Game(recipe, door, [0, 1], drawings).layout_cells == given_to_drawings
-    drawings[:11] = grey[:11]
+    drawings[:11] = grey[:11]  # .049
     assert Game(recipe, door, [0, 1], drawings).layout_cells == (0 if layouts == "never" else 16)
     assert RECIPES["default"].layouts == "filled"
 
@@ -699,8 +707,24 @@ def test_a_cell_is_blank_where_no_channel_changes_in_it():
     images = torch.zeros(1, 3, 16, 16)
     images[0, 2, 0, 0] = 0.5
     images[0, :, 15, 15] = 0.01
-    pool = PublicPool(images, None, seed=0)
-    assert pool.blank_share(side=4) == 15 / 16
+    assert blank_share(images, side=4) == 15 / 16
+    assert blank_share(images[:, :, :4, :4], side=4) == 1
+
+
+def test_attack_and_control_get_layouts_or_neither_does_whatever_the_seed(monkeypatch):
+    """Of these images the attack looks at ten, of which each seed takes others; the control draws all."""
+    monkeypatch.setattr(public_prior, "LOOK_COUNT", 10)
+    public = torch.rand(40, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    public[::2] = 0
+    public[::2, :, :12] = public[1::2, :, :12]  # a quarter of every other image: seven more or fewer of ten
+    attack, door = PatchMI(thin("default", layouts="filled")), WhiteBox(make_target())
+    monkeypatch.setattr("patchmi.attacks.patch_mi_game.FILLED_BELOW", 0.125)
+    given = {
+        Game(one.settings(16), door, [0, 1], public, seed=seed).layout_cells
+        for one in (attack, attack.without_target())
+        for seed in range(5)
+    }
+    assert len(given) == 1
 
 
 def test_a_reader_is_told_of_layouts_once():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from patchmi import losses, machine
 from patchmi.attacks.base import snapshot_count
 from patchmi.attacks.patch_mi_recipes import ClassPatchScale, PatchScale, Recipe
-from patchmi.attacks.public_pool import SEEN_AT_ONCE, PublicPool
+from patchmi.attacks.public_pool import SEEN_AT_ONCE, PublicPool, blank_share
 from patchmi.attacks.students import Students
 from patchmi.attacks.surrogate import Surrogate
 from patchmi.networks import (
@@ -31,7 +31,7 @@ DISTANCE_COUNT = 300
 NOISE_SIZE = 100
 """Length of the noise in a latent vector, before the layout."""
 FILLED_BELOW = 0.05
-"""Share of blank cells below which images fill their frames: photographs have .01, drawings .1 to .4."""
+"""Share of blank cells below which images fill their frames: photographs have .01, drawings .12 to .4."""
 
 CROPS_NOTE = "Random crops of the public images stood beside them: more images that speak for a class."
 LAYOUTS_NOTE = "Each picture was given the layout of a public image: its averages over a few large cells."
@@ -46,7 +46,7 @@ class Game:
         channel_count, image_size, _ = door.image_shape
         self.recipe, self.door, self.classes = recipe, door, classes
         self.pool = PublicPool(public, recipe.public_weights, seed=seed)
-        self.layout_cells = channel_count * recipe.layout_size**2 * self._gives_layouts()
+        self.layout_cells = channel_count * recipe.layout_size**2 * _gives_layouts(recipe, public)
         self.views = recipe.views(image_size)
         self.public_views = recipe.public_views(image_size) if recipe.public_views else nn.Identity()
         if recipe.is_conditional:
@@ -139,12 +139,6 @@ class Game:
         side = self.recipe.layout_size
         layouts = [losses.layouts(self.draw_public(some), side=side) for some in labels.split(SEEN_AT_ONCE)]
         return torch.cat([noise, torch.cat(layouts)], dim=1)
-
-    def _gives_layouts(self) -> bool:
-        """Whether pictures get layouts: where images are ink on nothing, an empty one forbids the ink."""
-        if self.recipe.layouts == "filled":
-            return self.pool.blank_share(side=self.recipe.layout_size) < FILLED_BELOW
-        return self.recipe.layouts == "always"
 
     def layout_loss(self, images: Images, latents: Latents) -> losses.Scalar:
         """How far images in [-1, 1] stand from the layouts in their latents."""
@@ -258,6 +252,13 @@ class Game:
             "generator_optimiser": self.generator_optimiser,
             "discriminator_optimiser": self.discriminator_optimiser,
         }
+
+
+def _gives_layouts(recipe: Recipe, public: Images) -> bool:
+    """Whether pictures get layouts: where images are ink on nothing, an empty one forbids the ink."""
+    if recipe.layouts == "filled":
+        return blank_share(public, side=recipe.layout_size) < FILLED_BELOW
+    return recipe.layouts == "always"
 
 
 def _discriminator(

@@ -31,8 +31,8 @@ GENERATION_COUNT = 2
 STARVING_COUNT = 50
 """Images that a class draws from in effect, in the median over classes, below which crops are wanted."""
 
-BLANK_BELOW = 0.02
-"""Difference of a cell's pixels, in [0, 1], below which they are alike."""
+BLANK_BELOW = 0.05
+"""Difference of a cell's pixels, in [0, 1], below which they are alike; scanned paper may differ more."""
 SEEN_AT_ONCE = 2048
 """Public images whose layouts are looked at at a time, or memory would grow with their number."""
 
@@ -85,11 +85,6 @@ class PublicPool:
             self.weights = weigh(answers.and_of(look(crops, description=description)))
             parents = parents_of(self.weights, count=self._crop_count, seed=self.seed)
 
-    def blank_share(self, *, side: int) -> float:
-        """Share of a grid's `side` × `side` cells in which nothing stands: all their pixels are alike."""
-        ranges = [losses.cell_ranges(some, side=side) for some in self.images.split(SEEN_AT_ONCE)]
-        return float((torch.cat(ranges) < BLANK_BELOW).float().mean())
-
     def draw(self, labels: Int[Tensor, " batch"]) -> Float[Tensor, "batch channels height width"]:
         """Draw one image for each label, as its class does."""
         if self.weights is None:
@@ -137,3 +132,14 @@ class PublicPool:
         )
         self.images = torch.cat([self.images[: self.whole_count], crops])
         return crops
+
+
+def blank_share(public: Images, *, side: int) -> float:
+    """Share of a grid's `side` × `side` cells in which nothing stands: all their pixels are alike.
+
+    Of many public images as many as an attack looks at, the same whatever its seed. Cells of a single pixel
+    are all blank.
+    """
+    parts = some_of(public, seed=0).split(SEEN_AT_ONCE)
+    ranges = torch.cat([losses.cell_ranges(part, side=side) for part in parts])
+    return float((ranges < BLANK_BELOW).float().mean())

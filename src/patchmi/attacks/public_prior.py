@@ -192,15 +192,15 @@ def tilt(
     """
     logits = torch.zeros(len(probabilities), device=probabilities.device, requires_grad=True)
     optimiser = torch.optim.Adam([logits], lr=0.05)
-    memory = _side_by_side(layers) if layers else None
+    squares = _mean_squares(layers) if layers else None
     # In bfloat16 the moments would be summed in steps of a hundredth.
     with torch.enable_grad(), torch.autocast(probabilities.device.type, enabled=False):
         for _ in progress(range(TILT_STEPS), "Public images are weighed"):
             weights = logits.softmax(dim=0)
             loss = entropy_weight * _divergence_from_uniform(weights)
             loss = loss + CLASS_BALANCE * _divergence_from_uniform(weights @ probabilities)
-            if memory:
-                loss = loss + batch_norm_loss(_mixture(*memory, weights, layers))
+            if squares is not None:
+                loss = loss + batch_norm_loss(_mixture(layers, squares, weights))
             descend(optimiser, loss)
     return logits.softmax(dim=0).detach()
 
@@ -211,28 +211,32 @@ def _room_for(count: int, layer: Moments) -> Moments:
     return layer._replace(batch_mean=room, batch_variance=torch.empty_like(room))
 
 
-def _side_by_side(layers: list[Moments]) -> tuple[Tensor, Tensor]:
-    """Each image's means, and its mean squares, of all layers' channels: n×channels, for one product each."""
-    means = torch.cat([layer.batch_mean for layer in layers], dim=1)
-    return means, torch.cat([layer.batch_variance for layer in layers], dim=1).addcmul_(means, means)
+def _mean_squares(layers: list[Moments]) -> Float[Tensor, "n channels"]:
+    """Each image's mean squares, of all layers' channels side by side: for one product."""
+    squares = torch.cat([layer.batch_variance for layer in layers], dim=1)
+    for layer, part in zip(layers, squares.split(_channel_counts(layers), dim=1), strict=True):
+        part.addcmul_(layer.batch_mean, layer.batch_mean)
+    return squares
 
 
 def _mixture(
-    means: Float[Tensor, "n channels"],
-    squares: Float[Tensor, "n channels"],
-    weights: Float[Tensor, " n"],
-    layers: list[Moments],
+    layers: list[Moments], squares: Float[Tensor, "n channels"], weights: Float[Tensor, " n"]
 ) -> list[Moments]:
-    """Each layer's moments of the weighted images together."""
-    mean = weights @ means
+    """Each layer's moments of the weighted images together, of each image's means and mean squares."""
+    # Means are not laid side by side: they stand in `layers` already, and take gigabytes for a deep target.
+    mean = torch.cat([weights @ layer.batch_mean for layer in layers])
     variance = (weights @ squares - mean.square()).clamp_min(0)
-    counts = [len(layer.running_mean) for layer in layers]
+    counts = _channel_counts(layers)
     return [
         layer._replace(batch_mean=of_mean, batch_variance=of_variance)
         for layer, of_mean, of_variance in zip(
             layers, mean.split(counts), variance.split(counts), strict=True
         )
     ]
+
+
+def _channel_counts(layers: list[Moments]) -> list[int]:
+    return [len(layer.running_mean) for layer in layers]
 
 
 def _divergence_from_uniform(shares: Float[Tensor, " n"]) -> Float[Tensor, ""]:
