@@ -255,7 +255,7 @@ class Game:
 
 
 def _gives_layouts(recipe: Recipe, public: Images) -> bool:
-    """Whether pictures get layouts: where images are ink on nothing, an empty one forbids the ink."""
+    """Whether pictures get layouts: where images are ink on nothing, an empty one would forbid it."""
     if recipe.layouts == "filled":
         return blank_share(public, side=recipe.layout_size) < FILLED_BELOW
     return recipe.layouts == "always"
