@@ -716,7 +716,7 @@ def test_attack_and_control_get_layouts_or_neither_does_whatever_the_seed(monkey
     monkeypatch.setattr(public_prior, "LOOK_COUNT", 10)
     public = torch.rand(40, 1, 16, 16, generator=torch.Generator().manual_seed(1))
     public[::2] = 0
-    public[::2, :, :12] = public[1::2, :, :12]  # a quarter of every other image: seven more or fewer of ten
+    public[::2, :, :12] = public[1::2, :, :12]  # of every other image a quarter is blank
     attack, door = PatchMI(thin("default", layouts="filled")), WhiteBox(make_target())
     monkeypatch.setattr("patchmi.attacks.patch_mi_game.FILLED_BELOW", 0.125)
     given = {
